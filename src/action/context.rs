@@ -1,0 +1,115 @@
+//! What an action gets: its step, its systems, the variables, a place to work, and a sink.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SharedClock;
+use crate::event::{Answer, Ask, Measure, Mode, Progress, Stream};
+use crate::inventory::{Inventory, System};
+use crate::runbook::{Runbook, Step};
+use crate::secret::Redactor;
+
+/// Everything an action may see. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    pub runbook: Arc<Runbook>,
+    pub inventory: Arc<Inventory>,
+    /// Role of the runbook → name in the inventory.
+    pub bindings: Arc<BTreeMap<String, String>>,
+    /// Index into `runbook.steps`.
+    pub step: usize,
+    pub attempt: u32,
+    /// The same for every retry of one effect.
+    pub effect_key: String,
+    pub drill: String,
+    pub mode: Mode,
+    pub operator: String,
+    /// Variables and captured facts so far. Structured values (the recovery point) are JSON.
+    pub variables: Arc<BTreeMap<String, serde_json::Value>>,
+    /// The drill's directory; scratch goes to `drill_dir/work/<step>`.
+    pub drill_dir: PathBuf,
+    /// This program, for `restore_command` and `archive_command`.
+    pub lifeboat: PathBuf,
+    pub clock: SharedClock,
+    pub redactor: Redactor,
+    pub cancel: CancellationToken,
+    pub sink: Sink,
+}
+
+impl Context {
+    pub fn step(&self) -> &Step {
+        &self.runbook.steps[self.step]
+    }
+
+    /// The system bound to a role.
+    pub fn system(&self, role: &str) -> Option<&System> {
+        self.inventory.systems.get(self.bindings.get(role)?)
+    }
+
+    /// A variable as text; structured values as JSON.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).map(|value| match value {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+    }
+}
+
+/// What an action says while it works.
+#[derive(Debug)]
+pub enum SinkMessage {
+    /// Raw bytes of a stream, as they came; the engine sanitises, redacts, samples and keeps them.
+    Output { stream: Stream, bytes: Vec<u8> },
+    Progress(Progress),
+    Measure(Measure),
+    /// A variable for later steps.
+    Set { name: String, value: serde_json::Value },
+    Ask { ask: Box<Ask>, reply: oneshot::Sender<Answer> },
+}
+
+/// The action's end of the channel. Sending waits when the engine is behind: output is backpressure, not memory.
+#[derive(Clone)]
+pub struct Sink(mpsc::Sender<SinkMessage>);
+
+impl Sink {
+    /// `capacity` is in messages.
+    pub fn channel(capacity: usize) -> (Self, mpsc::Receiver<SinkMessage>) {
+        let (sender, receiver) = mpsc::channel(capacity);
+        (Self(sender), receiver)
+    }
+
+    /// One line of our own narration.
+    pub async fn say(&self, line: impl Into<String>) {
+        let mut bytes = line.into().into_bytes();
+        bytes.push(b'\n');
+        self.output(Stream::Lifeboat, bytes).await;
+    }
+
+    pub async fn output(&self, stream: Stream, bytes: Vec<u8>) {
+        // The engine is gone only when the drill is; there is no one left to tell.
+        let _ = self.0.send(SinkMessage::Output { stream, bytes }).await;
+    }
+
+    pub async fn progress(&self, progress: Progress) {
+        let _ = self.0.send(SinkMessage::Progress(progress)).await;
+    }
+
+    pub async fn measure(&self, measure: Measure) {
+        let _ = self.0.send(SinkMessage::Measure(measure)).await;
+    }
+
+    pub async fn set(&self, name: &str, value: impl Into<serde_json::Value>) {
+        let _ = self.0.send(SinkMessage::Set { name: name.to_owned(), value: value.into() }).await;
+    }
+
+    /// Asks a person and waits; `None` when the drill ends first.
+    pub async fn ask(&self, ask: Ask) -> Option<Answer> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(SinkMessage::Ask { ask: Box::new(ask), reply }).await.ok()?;
+        answer.await.ok()
+    }
+}

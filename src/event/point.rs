@@ -1,0 +1,310 @@
+//! Recovery points: what was found in the buckets, and what the operator chose. Plain data; the room `recovery` computes
+//! with it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A position in PostgreSQL's WAL, written `0/4A2F11C8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Lsn(pub u64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ParseTargetError {
+    #[error("`{0}` is not an LSN; one looks like 0/4A2F11C8")]
+    Lsn(String),
+    #[error("`{0}` has no offset; write the zone, like 2026-11-21T10:02:31+01:00, or Z for UTC")]
+    NoOffset(String),
+    #[error("`{0}` is not a time; one looks like 2026-11-21T10:02:31+01:00")]
+    Time(String),
+    #[error("`{0}` is not a transaction id")]
+    Xid(String),
+    #[error("`{0}` is no recovery target: say latest, time:…, lsn:…, xid:… or name:…")]
+    Unknown(String),
+}
+
+impl FromStr for Lsn {
+    type Err = ParseTargetError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || ParseTargetError::Lsn(text.to_owned());
+        let (high, low) = text.split_once('/').ok_or_else(bad)?;
+        let part = |digits: &str| match digits.len() {
+            1..=8 if digits.bytes().all(|b| b.is_ascii_hexdigit()) => u64::from_str_radix(digits, 16).map_err(|_| bad()),
+            _ => Err(bad()),
+        };
+        Ok(Self(part(high)? << 32 | part(low)?))
+    }
+}
+
+impl Serialize for Lsn {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Lsn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where recovery ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum RecoveryTarget {
+    Latest,
+    Time { time: DateTime<Utc> },
+    Lsn { lsn: Lsn },
+    Xid { xid: u64 },
+    RestorePoint { name: String },
+}
+
+impl fmt::Display for RecoveryTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Time { time } => write!(f, "time:{}", time.to_rfc3339_opts(SecondsFormat::Micros, true)),
+            Self::Lsn { lsn } => write!(f, "lsn:{lsn}"),
+            Self::Xid { xid } => write!(f, "xid:{xid}"),
+            Self::RestorePoint { name } => write!(f, "name:{name}"),
+        }
+    }
+}
+
+impl FromStr for RecoveryTarget {
+    type Err = ParseTargetError;
+
+    /// Reads `latest`, `time:…`, `lsn:…`, `xid:…`, `name:…`, a bare time with an offset, or a bare LSN.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        match text.split_once(':') {
+            _ if text == "latest" => Ok(Self::Latest),
+            Some(("lsn", lsn)) => Ok(Self::Lsn { lsn: lsn.parse()? }),
+            Some(("xid", xid)) => {
+                xid.parse().map(|xid| Self::Xid { xid }).map_err(|_| ParseTargetError::Xid(xid.to_owned()))
+            }
+            Some(("name", name)) if !name.is_empty() => Ok(Self::RestorePoint { name: name.to_owned() }),
+            Some(("time", time)) => parse_time(time).map(|time| Self::Time { time }),
+            None if text.contains('/') => Ok(Self::Lsn { lsn: text.parse()? }),
+            _ if text.starts_with(|c: char| c.is_ascii_digit()) && text.contains('-') => {
+                parse_time(text).map(|time| Self::Time { time })
+            }
+            _ => Err(ParseTargetError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+/// A moment with a mandatory offset: RFC 3339, or PostgreSQL's spelling with a space and a short offset.
+pub fn parse_time(text: &str) -> Result<DateTime<Utc>, ParseTargetError> {
+    let text = text.trim();
+    for format in ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f %#z"] {
+        if let Ok(time) = DateTime::parse_from_str(text, format) {
+            return Ok(time.to_utc());
+        }
+    }
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.to_utc());
+    }
+    for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
+        if chrono::NaiveDateTime::parse_from_str(text, format).is_ok() {
+            return Err(ParseTargetError::NoOffset(text.to_owned()));
+        }
+    }
+    Err(ParseTargetError::Time(text.to_owned()))
+}
+
+/// How a fact is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// Lifeboat looked at the bytes.
+    Observed,
+    /// Another program said so.
+    Reported,
+    Assumed,
+}
+
+/// A PostgreSQL base backup as found in the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseBackup {
+    pub label: String,
+    /// A u64 beyond 2^53: kept as text in JSON.
+    #[serde(with = "u64_text")]
+    pub system_identifier: u64,
+    pub timeline: u32,
+    pub start_lsn: Lsn,
+    /// A target must lie behind it.
+    pub stop_lsn: Lsn,
+    pub started: DateTime<Utc>,
+    pub stopped: DateTime<Utc>,
+    /// Bytes unpacked.
+    pub bytes: u64,
+    /// Bytes in the store.
+    pub stored_bytes: u64,
+    pub server_version: String,
+    pub basis: Basis,
+}
+
+/// A run of WAL without a hole on one timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Coverage {
+    pub timeline: u32,
+    pub from: Lsn,
+    /// Exclusive.
+    pub to: Lsn,
+    pub first_segment: String,
+    pub last_segment: String,
+    pub segments: u64,
+    /// Bytes in the store.
+    pub stored_bytes: u64,
+    /// When the first and the last segment were archived.
+    pub from_time: Option<DateTime<Utc>>,
+    pub to_time: Option<DateTime<Utc>>,
+}
+
+/// WAL that is not there, between WAL that is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gap {
+    pub timeline: u32,
+    pub first_missing: String,
+    pub last_missing: String,
+    pub segments: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestorePoint {
+    pub name: String,
+    pub at: DateTime<Utc>,
+    pub lsn: Lsn,
+}
+
+/// A Redis snapshot as found in the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisSnapshot {
+    pub label: String,
+    /// The moment whose state it holds: when the child that wrote it was forked.
+    pub at: DateTime<Utc>,
+    pub keys: u64,
+    /// Bytes of the RDB.
+    pub bytes: u64,
+    pub stored_bytes: u64,
+    pub rdb_version: u32,
+    pub redis_version: String,
+    pub basis: Basis,
+}
+
+/// What can be recovered of one system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum SystemWindow {
+    Postgres {
+        system: String,
+        backups: Vec<BaseBackup>,
+        coverage: Vec<Coverage>,
+        gaps: Vec<Gap>,
+        restore_points: Vec<RestorePoint>,
+        /// Bytes of one WAL segment.
+        segment_bytes: u64,
+        /// Things that a person should know: unreadable manifests, foreign files.
+        warnings: Vec<String>,
+    },
+    Redis { system: String, snapshots: Vec<RedisSnapshot>, warnings: Vec<String> },
+}
+
+impl SystemWindow {
+    pub fn system(&self) -> &str {
+        match self {
+            Self::Postgres { system, .. } | Self::Redis { system, .. } => system,
+        }
+    }
+}
+
+/// What can be recovered, over all systems, as it was at `looked`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    pub looked: DateTime<Utc>,
+    pub systems: Vec<SystemWindow>,
+    /// The reported moment of the damage, when known.
+    pub incident: Option<DateTime<Utc>>,
+}
+
+/// What was chosen: the target, and the files that lead there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryPoint {
+    pub target: RecoveryTarget,
+    /// Stop after the target's commit, or just before it.
+    pub inclusive: bool,
+    /// The base backup by system.
+    pub backups: std::collections::BTreeMap<String, String>,
+    /// The Redis snapshot by system.
+    pub snapshots: std::collections::BTreeMap<String, String>,
+    /// Numeric; `latest` is never given to PostgreSQL.
+    pub timeline: u32,
+}
+
+/// A u64 that would lose digits as a JSON number.
+mod u64_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_lsn_reads_what_it_writes() {
+        for text in ["0/0", "0/4A2F11C8", "16/B374D848", "FFFFFFFF/FFFFFFFF"] {
+            assert_eq!(text.parse::<Lsn>().unwrap().to_string(), text);
+        }
+        for bad in ["", "0", "/", "0/", "0/123456789", "+1/2", "g/1"] {
+            assert!(bad.parse::<Lsn>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_needs_an_offset() {
+        let utc = "2026-11-21T09:02:31.5Z".parse::<DateTime<Utc>>().unwrap();
+        for good in [
+            "2026-11-21T10:02:31.5+01:00",
+            "2026-11-21 10:02:31.5+01",
+            "2026-11-21 10:02:31.5 +0100",
+            "2026-11-21T09:02:31.500Z",
+            "time:2026-11-21T09:02:31.5Z",
+        ] {
+            assert_eq!(good.parse::<RecoveryTarget>().unwrap(), RecoveryTarget::Time { time: utc }, "{good}");
+        }
+        let bare = "2026-11-21 10:02:31".parse::<RecoveryTarget>();
+        assert!(matches!(bare, Err(ParseTargetError::NoOffset(_))), "{bare:?}");
+    }
+
+    #[test]
+    fn a_target_reads_what_it_writes() {
+        for text in ["latest", "lsn:0/4A2F11C8", "xid:8841", "name:before migration 42"] {
+            assert_eq!(text.parse::<RecoveryTarget>().unwrap().to_string(), text);
+        }
+    }
+}

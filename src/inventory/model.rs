@@ -1,0 +1,134 @@
+//! The inventory that cannot be invalid.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+
+use crate::digest::Digest;
+use crate::runbook::{Contact, Objectives, SystemKind};
+use crate::secret::Secret;
+
+#[derive(Debug, Clone)]
+pub struct Inventory {
+    pub service: String,
+    pub objectives: Objectives,
+    pub stores: IndexMap<String, Store>,
+    pub systems: IndexMap<String, System>,
+    pub connections: IndexMap<String, Connections>,
+    pub contacts: Vec<Contact>,
+    pub path: Option<PathBuf>,
+    pub digest: Digest,
+}
+
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub name: String,
+    /// `file:///absolute/directory` and, later, the clouds.
+    pub url: String,
+    pub retain: Option<Duration>,
+}
+
+#[derive(Debug, Clone)]
+pub struct System {
+    pub name: String,
+    pub environment: String,
+    /// How to reach the source (the system that broke), password included once resolved.
+    pub url: SecretRef,
+    pub rto: Option<Duration>,
+    pub rpo: Option<Duration>,
+    pub backups: Backups,
+    pub restore: RestoreTo,
+    pub detail: SystemDetail,
+}
+
+impl System {
+    pub fn kind(&self) -> SystemKind {
+        match self.detail {
+            SystemDetail::Postgres(_) => SystemKind::Postgres,
+            SystemDetail::Redis(_) => SystemKind::Redis,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub enum SystemDetail {
+    Postgres(PostgresSystem),
+    Redis(RedisSystem),
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct PostgresSystem {
+    /// Directory of `postgres`, `pg_ctl` …; found on the machine when absent.
+    pub bin: Option<PathBuf>,
+    pub fence: Fence,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct RedisSystem {
+    /// `redis-server`; found on the PATH when absent.
+    pub server: Option<PathBuf>,
+    /// The reason why losing it is fine, when it is declared `cache-only`.
+    pub cache_only: Option<String>,
+}
+
+/// How the old primary is kept from writing.
+#[derive(Debug, Clone, Default)]
+pub struct Fence {
+    /// Run before the proof, for a primary that SQL cannot stop.
+    pub command: Option<Vec<String>>,
+    /// Lifts the fence again.
+    pub undo: Option<Vec<String>>,
+}
+
+/// Where a system's backups are, and who made them.
+#[derive(Debug, Clone)]
+pub struct Backups {
+    /// Only `lifeboat` for now.
+    pub engine: String,
+    /// A key of [`Inventory::stores`].
+    pub store: String,
+    /// The system's folder in the store; its name unless the file says otherwise.
+    pub prefix: String,
+}
+
+/// Where a restored server goes.
+#[derive(Debug, Clone)]
+pub struct RestoreTo {
+    /// The new data directory; empty, absent, or carrying our marker.
+    pub directory: PathBuf,
+    /// Loopback port of the restored server; 0 means a free one.
+    pub port: u16,
+    /// The unprivileged user that servers run as, when Lifeboat itself runs as root.
+    pub run_as: Option<String>,
+}
+
+/// A file from which an application reads its connections.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    pub name: String,
+    pub file: PathBuf,
+    /// Which key of the file holds the URL of which system.
+    pub keys: IndexMap<String, String>,
+    pub reload: Reload,
+}
+
+/// How the application is told.
+#[derive(Debug, Clone)]
+pub enum Reload {
+    None,
+    /// POST to it; 2xx means reloaded.
+    Http(String),
+    Command(Vec<String>),
+}
+
+/// A secret by reference.
+#[derive(Debug, Clone)]
+pub enum SecretRef {
+    Env(String),
+    File(PathBuf),
+    /// Its standard output, without the last newline.
+    Command(Vec<String>),
+    /// A literal, allowed only where it holds no password: `url = "postgresql://app@localhost/orders"`.
+    Plain(Secret),
+}

@@ -1,0 +1,1 @@
+//! Child processes: their own group, a deadline, an unprivileged user, their output as a stream.

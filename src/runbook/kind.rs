@@ -1,0 +1,113 @@
+//! The step kinds and what each may say. The schema of the file derives from these, and each has one file in `action`.
+
+use std::time::Duration;
+
+use indexmap::IndexMap;
+
+use crate::event::InputKind;
+
+/// What a step does: `do = "…"` and the keys that belong to it. Texts may hold `{placeholders}`, resolved when it starts.
+#[derive(Debug, Clone)]
+pub enum StepKind {
+    /// `confirm`: a person looks or does something, and says so.
+    Confirm,
+    /// `input`
+    Input { variable: String, prompt: Option<String>, default: Option<String>, input: InputKind },
+    /// `choose`: options as (value, label).
+    Choose { variable: String, prompt: Option<String>, options: Vec<(String, String)>, default: Option<String> },
+    /// `command`
+    Command { run: Run, env: IndexMap<String, String>, cwd: Option<String> },
+    /// `wait`
+    Wait { duration: Duration },
+    /// `note`: its text goes into the record.
+    Note,
+    /// `postgres.query`: on the restored server when there is one, else on the source; `on` overrides.
+    PostgresQuery { sql: String, params: Vec<String>, on: Option<Side> },
+    /// `postgres.fence`: stop writes to the old primary and prove it.
+    PostgresFence,
+    /// `postgres.backup`
+    PostgresBackup,
+    /// `postgres.restore`: base backup and WAL to the recovery point; ends paused.
+    PostgresRestore,
+    /// `postgres.promote`
+    PostgresPromote,
+    /// `postgres.check`
+    PostgresCheck { tables: Vec<TableCheck>, checksums: bool, amcheck: bool },
+    /// `redis.snapshot`
+    RedisSnapshot,
+    /// `redis.restore`
+    RedisRestore,
+    /// `redis.check`: at least so many keys, by prefix where given.
+    RedisCheck { min_keys: u64, prefixes: IndexMap<String, u64> },
+    /// `redis.command`
+    RedisCommand { argv: Vec<String>, on: Option<Side> },
+    /// `recovery.choose`: sets the variable `recovery_point`.
+    RecoveryChoose { systems: Vec<String>, suggest: Option<String> },
+    /// `recovery.verify-backups`: newest backup and WAL continuity of each system against its RPO.
+    VerifyBackups { systems: Vec<String> },
+    /// `cutover.connections`
+    CutoverConnections { connections: String, systems: Vec<String> },
+    /// `smoke.sql`
+    SmokeSql { sql: String, params: Vec<String> },
+    /// `smoke.redis`
+    SmokeRedis { argv: Vec<String> },
+    /// `smoke.http`
+    SmokeHttp { method: String, url: String, body: Option<String>, status: u16 },
+    /// `smoke.tcp`
+    SmokeTcp { address: String },
+    /// `notify`: a command that gets the message on standard input.
+    Notify { argv: Vec<String>, message: Option<String> },
+}
+
+impl StepKind {
+    /// As the file spells it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Confirm => "confirm",
+            Self::Input { .. } => "input",
+            Self::Choose { .. } => "choose",
+            Self::Command { .. } => "command",
+            Self::Wait { .. } => "wait",
+            Self::Note => "note",
+            Self::PostgresQuery { .. } => "postgres.query",
+            Self::PostgresFence => "postgres.fence",
+            Self::PostgresBackup => "postgres.backup",
+            Self::PostgresRestore => "postgres.restore",
+            Self::PostgresPromote => "postgres.promote",
+            Self::PostgresCheck { .. } => "postgres.check",
+            Self::RedisSnapshot => "redis.snapshot",
+            Self::RedisRestore => "redis.restore",
+            Self::RedisCheck { .. } => "redis.check",
+            Self::RedisCommand { .. } => "redis.command",
+            Self::RecoveryChoose { .. } => "recovery.choose",
+            Self::VerifyBackups { .. } => "recovery.verify-backups",
+            Self::CutoverConnections { .. } => "cutover.connections",
+            Self::SmokeSql { .. } => "smoke.sql",
+            Self::SmokeRedis { .. } => "smoke.redis",
+            Self::SmokeHttp { .. } => "smoke.http",
+            Self::SmokeTcp { .. } => "smoke.tcp",
+            Self::Notify { .. } => "notify",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Run {
+    /// `argv = […]`: each item whole, placeholders inside items.
+    Argv(Vec<String>),
+    /// `script = "…"`: given to `/bin/sh -eu` as a file; variables by environment as `LIFEBOAT_VAR_<NAME>`, never pasted in.
+    Script(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Source,
+    Restored,
+}
+
+/// A table of `postgres.check`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableCheck {
+    pub name: String,
+    pub min_rows: u64,
+}

@@ -1,0 +1,1 @@
+//! A bucket by URL through `object_store`.
