@@ -60,10 +60,8 @@ impl Redactor {
             }
         }
         known.longest = known.patterns.iter().map(String::len).max().unwrap_or(0);
-        known.finder = AhoCorasick::builder()
-            .match_kind(aho_corasick::MatchKind::LeftmostLongest)
-            .build(&known.patterns)
-            .ok();
+        known.finder =
+            AhoCorasick::builder().match_kind(aho_corasick::MatchKind::LeftmostLongest).build(&known.patterns).ok();
     }
 
     pub fn text(&self, text: &str) -> String {

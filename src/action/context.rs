@@ -63,12 +63,21 @@ impl Context {
 #[derive(Debug)]
 pub enum SinkMessage {
     /// Raw bytes of a stream, as they came; the engine sanitises, redacts, samples and keeps them.
-    Output { stream: Stream, bytes: Vec<u8> },
+    Output {
+        stream: Stream,
+        bytes: Vec<u8>,
+    },
     Progress(Progress),
     Measure(Measure),
     /// A variable for later steps.
-    Set { name: String, value: serde_json::Value },
-    Ask { ask: Box<Ask>, reply: oneshot::Sender<Answer> },
+    Set {
+        name: String,
+        value: serde_json::Value,
+    },
+    Ask {
+        ask: Box<Ask>,
+        reply: oneshot::Sender<Answer>,
+    },
 }
 
 /// The action's end of the channel. Sending waits when the engine is behind: output is backpressure, not memory.

@@ -9,19 +9,43 @@ use super::{Failure, RecoveryPoint, Window};
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ask {
     /// May it start? `sentence` says what Enter will do.
-    Go { sentence: String },
+    Go {
+        sentence: String,
+    },
     /// Something only a person can see or do.
-    Confirm { sentence: String },
+    Confirm {
+        sentence: String,
+    },
     /// It destroys something: the operator types `name`. `loss` says in a sentence what will be lost.
-    TypeName { name: String, sentence: String, loss: String },
-    Input { prompt: String, variable: String, default: Option<String>, input: InputKind },
-    Choose { prompt: String, options: Vec<Choice>, default: Option<String> },
+    TypeName {
+        name: String,
+        sentence: String,
+        loss: String,
+    },
+    Input {
+        prompt: String,
+        variable: String,
+        default: Option<String>,
+        input: InputKind,
+    },
+    Choose {
+        prompt: String,
+        options: Vec<Choice>,
+        default: Option<String>,
+    },
     /// The recovery point; `suggested` is where the cursor begins.
-    RecoveryPoint { window: Box<Window>, suggested: Option<RecoveryPoint> },
+    RecoveryPoint {
+        window: Box<Window>,
+        suggested: Option<RecoveryPoint>,
+    },
     /// An attempt failed: retry, skip with a reason, or stop.
-    AfterFailure { failure: Failure },
+    AfterFailure {
+        failure: Failure,
+    },
     /// Started before a crash, without an outcome: repeat it, take it as done, or stop.
-    InDoubt { why: String },
+    InDoubt {
+        why: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

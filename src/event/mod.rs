@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 pub use ask::{Answer, Ask, Choice, InputKind};
 pub use outcome::{Check, Facts, Failure, Measure, Outcome, Progress, Status, Unit};
-pub use point::{parse_time,
-    BaseBackup, Basis, Coverage, Gap, Lsn, ParseTargetError, RecoveryPoint, RecoveryTarget, RedisSnapshot, RestorePoint,
-    SystemWindow, Window,
+pub use point::{
+    BaseBackup, Basis, Coverage, Gap, Lsn, ParseTargetError, RecoveryPoint, RecoveryTarget, RedisSnapshot,
+    RestorePoint, SystemWindow, Window, parse_time,
 };
 
 use crate::digest::Digest;
@@ -175,15 +175,31 @@ impl Verdict {
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Event {
     /// Always the first.
-    DrillOpened { opening: Box<Opening> },
+    DrillOpened {
+        opening: Box<Opening>,
+    },
     /// The RTO clock starts.
-    Declared { reason: String },
+    Declared {
+        reason: String,
+    },
     /// The engine took up a journal that another process had begun.
-    EngineStarted { boot_id: String, host: String, operator: String, lifeboat_version: String },
+    EngineStarted {
+        boot_id: String,
+        host: String,
+        operator: String,
+        lifeboat_version: String,
+    },
     /// A step waits for a person.
-    Asked { step: String, ask: Box<Ask> },
+    Asked {
+        step: String,
+        ask: Box<Ask>,
+    },
     /// The person answered; secrets are masked.
-    Answered { step: String, answer: Answer, by: String },
+    Answered {
+        step: String,
+        answer: Answer,
+        by: String,
+    },
     /// The intent: durable before the effect begins.
     StepStarted {
         step: String,
@@ -206,29 +222,78 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_zero")]
         skipped_bytes: u64,
     },
-    Progressed { step: String, progress: Progress },
-    StepFinished { step: String, attempt: u32, outcome: Box<Outcome>, output: Option<BlobRef> },
+    Progressed {
+        step: String,
+        progress: Progress,
+    },
+    StepFinished {
+        step: String,
+        attempt: u32,
+        outcome: Box<Outcome>,
+        output: Option<BlobRef>,
+    },
     /// A retry will start after `after_ms`.
-    RetryScheduled { step: String, attempt: u32, after_ms: u64 },
-    StepSkipped { step: String, reason: String, by: String },
+    RetryScheduled {
+        step: String,
+        attempt: u32,
+        after_ms: u64,
+    },
+    StepSkipped {
+        step: String,
+        reason: String,
+        by: String,
+    },
     /// `when` was false.
-    StepNotNeeded { step: String, why: String },
+    StepNotNeeded {
+        step: String,
+        why: String,
+    },
     /// The step's `undo` succeeded.
-    StepUndone { step: String },
+    StepUndone {
+        step: String,
+    },
     /// Found at resume: started, and no outcome recorded.
-    StepInDoubt { step: String, attempt: u32, why: String },
+    StepInDoubt {
+        step: String,
+        attempt: u32,
+        why: String,
+    },
     /// A variable got its value.
-    VariableSet { name: String, value: serde_json::Value },
-    Measured { measure: Measure },
-    Note { text: String, by: String },
-    Finding { text: String, owner: Option<String>, due: Option<String>, by: String },
-    Paused { by: String },
-    Unpaused { by: String },
+    VariableSet {
+        name: String,
+        value: serde_json::Value,
+    },
+    Measured {
+        measure: Measure,
+    },
+    Note {
+        text: String,
+        by: String,
+    },
+    Finding {
+        text: String,
+        owner: Option<String>,
+        due: Option<String>,
+        by: String,
+    },
+    Paused {
+        by: String,
+    },
+    Unpaused {
+        by: String,
+    },
     /// Whether each step waits for a key even where the runbook lets it run.
-    PaceSet { pace: Pace },
-    Aborted { reason: String, by: String },
+    PaceSet {
+        pace: Pace,
+    },
+    Aborted {
+        reason: String,
+        by: String,
+    },
     /// Always the last.
-    DrillFinished { verdict: Verdict },
+    DrillFinished {
+        verdict: Verdict,
+    },
 }
 
 fn is_zero(n: &u64) -> bool {

@@ -38,7 +38,9 @@ impl FromStr for Lsn {
         let bad = || ParseTargetError::Lsn(text.to_owned());
         let (high, low) = text.split_once('/').ok_or_else(bad)?;
         let part = |digits: &str| match digits.len() {
-            1..=8 if digits.bytes().all(|b| b.is_ascii_hexdigit()) => u64::from_str_radix(digits, 16).map_err(|_| bad()),
+            1..=8 if digits.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                u64::from_str_radix(digits, 16).map_err(|_| bad())
+            }
             _ => Err(bad()),
         };
         Ok(Self(part(high)? << 32 | part(low)?))
@@ -222,7 +224,11 @@ pub enum SystemWindow {
         /// Things that a person should know: unreadable manifests, foreign files.
         warnings: Vec<String>,
     },
-    Redis { system: String, snapshots: Vec<RedisSnapshot>, warnings: Vec<String> },
+    Redis {
+        system: String,
+        snapshots: Vec<RedisSnapshot>,
+        warnings: Vec<String>,
+    },
 }
 
 impl SystemWindow {

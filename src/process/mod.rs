@@ -1,1 +1,330 @@
 //! Child processes: their own group, a deadline, an unprivileged user, their output as a stream.
+//!
+//! A child never outlives its step: it leads a process group of its own, and cancelling ends the whole group, first by
+//! SIGTERM, after [`GRACE`] by SIGKILL. Servers are the exception; [`detach`] gives them a session of their own.
+
+mod account;
+mod find;
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use account::Account;
+pub use find::{find_program, postgres_bin};
+
+use crate::clock;
+use crate::event::Stream;
+
+/// Between SIGTERM and SIGKILL.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// Bytes read from a child at once.
+const CHUNK: usize = 32 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    #[error("`{program}` was not found; is it installed and on the PATH?")]
+    NotFound { program: String },
+    #[error("`{program}` could not be started: {source}")]
+    Spawn { program: String, source: io::Error },
+    #[error("`{program}` could not be waited for: {source}")]
+    Wait { program: String, source: io::Error },
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Exited(i32),
+    Signalled(i32),
+    /// It was ended because the token was cancelled.
+    Cancelled,
+}
+
+impl End {
+    pub fn success(self) -> bool {
+        self == Self::Exited(0)
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit code {code}"),
+            Self::Signalled(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "ended by {signal}"),
+                Err(_) => write!(f, "ended by signal {number}"),
+            },
+            Self::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
+/// What to start. Arguments are whole items; there is no shell.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    env_removed: Vec<OsString>,
+    cwd: Option<PathBuf>,
+    run_as: Option<Account>,
+    stdin: Option<Vec<u8>>,
+}
+
+/// A child's whole output, for commands that say little.
+#[derive(Debug)]
+pub struct Captured {
+    pub end: End,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+impl Captured {
+    pub fn stdout_text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
+    }
+
+    pub fn stderr_text(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).trim_end().to_owned()
+    }
+}
+
+impl Spec {
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            env_removed: Vec::new(),
+            cwd: None,
+            run_as: None,
+            stdin: None,
+        }
+    }
+
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, args: I) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// The child does not inherit this variable.
+    pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.env_removed.push(name.as_ref().to_owned());
+        self
+    }
+
+    pub fn cwd(mut self, cwd: impl Into<PathBuf>) -> Self {
+        self.cwd = Some(cwd.into());
+        self
+    }
+
+    /// Drops to this account; only root can.
+    pub fn run_as(mut self, account: Option<Account>) -> Self {
+        self.run_as = account;
+        self
+    }
+
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    fn name(&self) -> String {
+        self.program.display().to_string()
+    }
+
+    fn command(&self) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(&self.program);
+        command.args(&self.args).process_group(0).kill_on_drop(true);
+        for name in &self.env_removed {
+            command.env_remove(name);
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(cwd) = &self.cwd {
+            command.current_dir(cwd);
+        }
+        if let Some(account) = self.run_as.as_ref().filter(|_| nix::unistd::geteuid().is_root()) {
+            command.uid(account.uid).gid(account.gid).env("HOME", &account.home).env("USER", &account.name);
+        }
+        command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+        command
+    }
+
+    fn spawn(&self, command: &mut tokio::process::Command) -> Result<tokio::process::Child, ProcessError> {
+        command.spawn().map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ProcessError::NotFound { program: self.name() },
+            _ => ProcessError::Spawn { program: self.name(), source },
+        })
+    }
+
+    /// Runs to the end, handing over output as it comes; a slow receiver slows the child. `on_start` gets the pid.
+    pub async fn stream(
+        &self,
+        output: mpsc::Sender<(Stream, Vec<u8>)>,
+        cancel: &CancellationToken,
+        on_start: impl FnOnce(u32),
+    ) -> Result<End, ProcessError> {
+        let mut command = self.command();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.spawn(&mut command)?;
+        let mut group = Group::of(&child);
+        on_start(child.id().unwrap_or_default());
+        let stdin = feed(child.stdin.take(), self.stdin.clone());
+        let out = pump(child.stdout.take(), Stream::Out, output.clone());
+        let err = pump(child.stderr.take(), Stream::Err, output);
+        let work = async {
+            // Both pipes are read to their end, so that the last lines are there when the outcome is.
+            let ((), (), (), status) = tokio::join!(stdin, out, err, child.wait());
+            status
+        };
+        tokio::pin!(work);
+        let status = tokio::select! {
+            status = &mut work => Some(status),
+            () = cancel.cancelled() => None,
+        };
+        match status {
+            Some(status) => {
+                let end = end_of(status.map_err(|source| ProcessError::Wait { program: self.name(), source })?);
+                // What it left behind in its group ends with it.
+                group.kill(Signal::SIGKILL);
+                group.forget();
+                Ok(end)
+            }
+            None => {
+                group.kill(Signal::SIGTERM);
+                tokio::select! {
+                    _ = &mut work => {}
+                    () = clock::sleep(GRACE) => {}
+                }
+                group.kill(Signal::SIGKILL);
+                let _ = tokio::time::timeout(GRACE, &mut work).await;
+                group.forget();
+                Ok(End::Cancelled)
+            }
+        }
+    }
+
+    /// Runs to the end and keeps at most `limit` bytes of each stream.
+    pub async fn capture(&self, limit: usize, cancel: &CancellationToken) -> Result<Captured, ProcessError> {
+        let (sender, mut receiver) = mpsc::channel::<(Stream, Vec<u8>)>(16);
+        let collect = async {
+            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            while let Some((stream, bytes)) = receiver.recv().await {
+                let kept: &mut Vec<u8> = if stream == Stream::Out { &mut stdout } else { &mut stderr };
+                let room = limit.saturating_sub(kept.len()).min(bytes.len());
+                kept.extend_from_slice(&bytes[..room]);
+            }
+            (stdout, stderr)
+        };
+        let (end, (stdout, stderr)) = tokio::join!(self.stream(sender, cancel, |_| {}), collect);
+        Ok(Captured { end: end?, stdout, stderr })
+    }
+
+    /// Starts a server in a session of its own, its output appended to `log`; it outlives this program. Returns its pid.
+    pub fn detach(&self, log: &Path) -> Result<u32, ProcessError> {
+        let spawn_error = |source| ProcessError::Spawn { program: self.name(), source };
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(spawn_error)?;
+        let again = file.try_clone().map_err(spawn_error)?;
+        let mut command = std::process::Command::new(&self.program);
+        command.args(&self.args).stdin(Stdio::null()).stdout(file).stderr(again);
+        for name in &self.env_removed {
+            command.env_remove(name);
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(cwd) = &self.cwd {
+            command.current_dir(cwd);
+        }
+        use std::os::unix::process::CommandExt as _;
+        if let Some(account) = self.run_as.as_ref().filter(|_| nix::unistd::geteuid().is_root()) {
+            command.uid(account.uid).gid(account.gid).env("HOME", &account.home).env("USER", &account.name);
+        }
+        // SAFETY: setsid is async-signal-safe and touches no memory of ours.
+        unsafe {
+            command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(io::Error::from));
+        }
+        let mut child = command.spawn().map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ProcessError::NotFound { program: self.name() },
+            _ => spawn_error(source),
+        })?;
+        let pid = child.id();
+        // Reaps it when it ends while this program still runs; a daemon's launcher ends at once.
+        std::thread::spawn(move || {
+            let _ = child.wait();
+        });
+        Ok(pid)
+    }
+}
+
+/// Ends the group when the future that runs the child is dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &tokio::process::Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+
+    fn kill(&self, signal: Signal) {
+        if let Some(group) = self.0 {
+            // ESRCH: the group has already ended.
+            let _ = killpg(group, signal);
+        }
+    }
+
+    fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill(Signal::SIGKILL);
+    }
+}
+
+async fn feed(pipe: Option<tokio::process::ChildStdin>, bytes: Option<Vec<u8>>) {
+    if let (Some(mut pipe), Some(bytes)) = (pipe, bytes) {
+        // A child that does not read its input closes the pipe; its exit code says the rest.
+        let _ = pipe.write_all(&bytes).await;
+        let _ = pipe.shutdown().await;
+    }
+}
+
+async fn pump(pipe: Option<impl AsyncRead + Unpin>, stream: Stream, output: mpsc::Sender<(Stream, Vec<u8>)>) {
+    let Some(mut pipe) = pipe else { return };
+    let mut buffer = vec![0; CHUNK];
+    while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+        // Nobody listens any more: keep reading, or the child would block on a full pipe.
+        let _ = output.send((stream, buffer[..n].to_vec())).await;
+    }
+}
+
+fn end_of(status: std::process::ExitStatus) -> End {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => End::Exited(code),
+        (None, Some(signal)) => End::Signalled(signal),
+        (None, None) => End::Exited(-1),
+    }
+}
+
+#[cfg(test)]
+mod tests;
