@@ -211,12 +211,15 @@ impl Spec {
             }
             None => {
                 group.kill(Signal::SIGTERM);
-                tokio::select! {
-                    _ = &mut work => {}
-                    () = clock::sleep(GRACE) => {}
-                }
+                let ended = tokio::select! {
+                    _ = &mut work => true,
+                    () = clock::sleep(GRACE) => false,
+                };
                 group.kill(Signal::SIGKILL);
-                let _ = tokio::time::timeout(GRACE, &mut work).await;
+                if !ended {
+                    // A pipe held open by a process that left the group must not hold up the drill.
+                    let _ = tokio::time::timeout(GRACE, &mut work).await;
+                }
                 group.forget();
                 Ok(End::Cancelled)
             }
