@@ -60,6 +60,11 @@ pub enum StepKind {
 }
 
 impl StepKind {
+    /// Whether the kind looks before it acts, so that executing it again after a crash does no harm.
+    pub fn looks_first(&self) -> bool {
+        !matches!(self, Self::Command { .. } | Self::RedisCommand { .. } | Self::Notify { .. } | Self::SmokeHttp { .. })
+    }
+
     /// As the file spells it.
     pub fn word(&self) -> &'static str {
         match self {

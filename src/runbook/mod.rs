@@ -9,3 +9,6 @@ pub use model::{
     Capture, Condition, Contact, Expectation, Objectives, OnFailure, Phase, Retry, Rule, Runbook, Step, SystemKind,
     Test, Undo, Variable,
 };
+
+mod shim;
+pub use shim::{Problems, parse, placeholders};
