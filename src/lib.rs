@@ -14,22 +14,23 @@
 //! | 0 | [`clock`] | the only room that reads time or sleeps |
 //! | 0 | [`secret`] | values that never print, and the redactor that knows them |
 //! | 0 | [`digest`] | hashes of stored bytes |
-//! | 1 | [`runbook`] | the file as written → a model that cannot be invalid, every problem with line and caret |
-//! | 1 | [`inventory`] | `lifeboat.toml`: systems, stores, contacts, objectives |
-//! | 2 | [`event`] | what happened ([`event::Event`]) and what the operator wants ([`event::Command`]) |
-//! | 3 | [`drill`] | the pure fold of events: state, clocks, RPO, verdict |
-//! | 3 | [`journal`] | append + fdatasync + hash chain, torn tail, output blobs, seal |
-//! | 3 | [`store`] | a bucket by URL |
-//! | 3 | [`process`] | child processes: groups, deadlines, an unprivileged user, their output as a stream |
-//! | 4 | [`system`] | PostgreSQL and Redis: identity, backup, restore, recover, check |
-//! | 5 | [`recovery`] | the recovery window over all systems, and the plan for a target |
-//! | 5 | [`action`] | one file a step kind |
-//! | 6 | [`engine`] | `decide`, the driver, the guard, resume |
-//! | 6 | [`replay`] | paces a journal |
-//! | 6 | [`report`] | a fold over the journal → Markdown, HTML, JSON; sign, verify |
-//! | 6 | [`tui`] | a stream of envelopes in, a sink of commands out |
-//! | 6 | [`sandbox`] | a whole incident on this machine: servers, application, ledger, damage |
-//! | 7 | [`cli`] | the command line, wiring, logging, exit codes |
+//! | 1 | [`document`] | files that people write: spanned TOML, schema, problems with line, caret and hint |
+//! | 1 | [`event`] | what happened ([`event::Event`]) and what the operator wants ([`event::Command`]) |
+//! | 2 | [`runbook`] | the file as written → a model that cannot be invalid, every problem with line and caret |
+//! | 3 | [`inventory`] | `lifeboat.toml`: systems, stores, contacts, objectives |
+//! | 4 | [`drill`] | the pure fold of events: state, clocks, RPO, verdict |
+//! | 4 | [`journal`] | append + fdatasync + hash chain, torn tail, output blobs, seal |
+//! | 4 | [`store`] | a bucket by URL |
+//! | 4 | [`process`] | child processes: groups, deadlines, an unprivileged user, their output as a stream |
+//! | 5 | [`system`] | PostgreSQL and Redis: identity, backup, restore, recover, check |
+//! | 6 | [`recovery`] | the recovery window over all systems, and the plan for a target |
+//! | 6 | [`action`] | one file a step kind |
+//! | 7 | [`engine`] | `decide`, the driver, the guard, resume |
+//! | 7 | [`replay`] | paces a journal |
+//! | 7 | [`report`] | a fold over the journal → Markdown, HTML, JSON; sign, verify |
+//! | 7 | [`tui`] | a stream of envelopes in, a sink of commands out |
+//! | 7 | [`sandbox`] | a whole incident on this machine: servers, application, ledger, damage |
+//! | 8 | [`cli`] | the command line, wiring, logging, exit codes |
 //!
 //! # One event log, four uses
 //!
@@ -48,6 +49,7 @@ pub mod action;
 pub mod cli;
 pub mod clock;
 pub mod digest;
+pub mod document;
 pub mod drill;
 pub mod engine;
 pub mod event;

@@ -1,0 +1,274 @@
+//! What is wrong with a file, all of it: line, caret, hint.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, ThemeCharacters, ThemeStyles,
+};
+use serde::Serialize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    Error,
+    /// The file loads, but a person should look.
+    Warning,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    pub severity: Severity,
+    pub message: String,
+    /// What to write instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Counted from 1; absent when the file as a whole is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// In characters, counted from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
+    /// Bytes of the source.
+    #[serde(skip)]
+    pub span: Option<Range<usize>>,
+}
+
+impl Problem {
+    pub fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// All problems of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    /// The file's name as the user gave it.
+    pub file: String,
+    /// The file's text, passwords in URLs masked: it is shown around each caret.
+    pub source: Arc<str>,
+    pub list: Vec<Problem>,
+}
+
+/// How problems are drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    pub colour: bool,
+    /// Lines and arrows beyond ASCII.
+    pub unicode: bool,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self { colour: false, unicode: true, width: 100 }
+    }
+}
+
+impl Problems {
+    pub fn new(file: &str, source: &str) -> Self {
+        Self { file: file.to_owned(), source: mask_passwords(source).into(), list: Vec::new() }
+    }
+
+    pub fn error(&mut self, span: Option<Range<usize>>, message: impl Into<String>) -> &mut Problem {
+        self.add(Severity::Error, span, message.into())
+    }
+
+    pub fn warning(&mut self, span: Option<Range<usize>>, message: impl Into<String>) -> &mut Problem {
+        self.add(Severity::Warning, span, message.into())
+    }
+
+    fn add(&mut self, severity: Severity, span: Option<Range<usize>>, message: String) -> &mut Problem {
+        let span = span.map(|span| self.visible(span));
+        let (line, column) = match &span {
+            Some(span) => {
+                let before = &self.source[..span.start];
+                let begin = before.rfind('\n').map_or(0, |at| at + 1);
+                (Some(before.matches('\n').count() + 1), Some(before[begin..].chars().count() + 1))
+            }
+            None => (None, None),
+        };
+        self.list.push(Problem { severity, message, hint: None, line, column, span });
+        let last = self.list.len() - 1;
+        &mut self.list[last]
+    }
+
+    /// The span on character borders, inside the source, and on one line: a caret under a page of text helps nobody.
+    fn visible(&self, span: Range<usize>) -> Range<usize> {
+        let mut start = span.start.min(self.source.len());
+        while !self.source.is_char_boundary(start) {
+            start -= 1;
+        }
+        let line_end = self.source[start..].find('\n').map_or(self.source.len(), |at| start + at);
+        let mut end = span.end.clamp(start, line_end);
+        while !self.source.is_char_boundary(end) {
+            end -= 1;
+        }
+        start..end
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn has_errors(&self) -> bool {
+        self.errors().next().is_some()
+    }
+
+    pub fn errors(&self) -> impl Iterator<Item = &Problem> {
+        self.list.iter().filter(|problem| problem.severity == Severity::Error)
+    }
+
+    pub fn warnings(&self) -> impl Iterator<Item = &Problem> {
+        self.list.iter().filter(|problem| problem.severity == Severity::Warning)
+    }
+
+    /// In the order of the file; those without a place first. The same complaint about the same place stands once.
+    pub fn sort(&mut self) {
+        self.list.sort_by_key(|problem| problem.span.as_ref().map_or((0, 0), |span| (1, span.start)));
+        self.list.dedup();
+    }
+
+    /// Each problem with its line and caret, and a last line that counts them.
+    pub fn render(&self, look: Look) -> String {
+        let theme = GraphicalTheme {
+            characters: if look.unicode { ThemeCharacters::unicode() } else { ThemeCharacters::ascii() },
+            styles: if look.colour { ThemeStyles::ansi() } else { ThemeStyles::none() },
+        };
+        let handler = GraphicalReportHandler::new_themed(theme)
+            .with_width(look.width)
+            .with_links(false)
+            .with_context_lines(1)
+            .without_syntax_highlighting();
+        let source = NamedSource::new(&self.file, self.source.clone());
+        let mut out = String::new();
+        for problem in &self.list {
+            let report = Report { problem, source: &source };
+            // Writing into a string fails only when the source cannot be read, and then the message alone must do.
+            if handler.render_report(&mut out, &report).is_err() {
+                out.push_str(&format!("{report}\n"));
+            }
+            out.push('\n');
+        }
+        out.push_str(&self.count());
+        out.push('\n');
+        out
+    }
+
+    /// `runbook.toml: 2 errors, 1 warning`
+    pub fn count(&self) -> String {
+        let part = |n: usize, noun: &str| match n {
+            0 => None,
+            1 => Some(format!("1 {noun}")),
+            n => Some(format!("{n} {noun}s")),
+        };
+        let parts: Vec<_> = [part(self.errors().count(), "error"), part(self.warnings().count(), "warning")]
+            .into_iter()
+            .flatten()
+            .collect();
+        match parts.is_empty() {
+            true => format!("{}: no problems", self.file),
+            false => format!("{}: {}", self.file, parts.join(", ")),
+        }
+    }
+
+    /// `{ file, problems: [{ severity, message, hint, line, column }] }`
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({ "file": self.file, "problems": self.list })
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(Look::default()))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// One problem as miette sees it.
+struct Report<'a> {
+    problem: &'a Problem,
+    source: &'a NamedSource<Arc<str>>,
+}
+
+impl fmt::Debug for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problem.message)
+    }
+}
+
+impl std::error::Error for Report<'_> {}
+
+impl Diagnostic for Report<'_> {
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(match self.problem.severity {
+            Severity::Error => miette::Severity::Error,
+            Severity::Warning => miette::Severity::Warning,
+        })
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.problem.hint.as_ref().map(|hint| Box::new(hint) as _)
+    }
+
+    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
+        self.problem.span.as_ref().map(|_| self.source as _)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let span = self.problem.span.clone()?;
+        Some(Box::new(std::iter::once(LabeledSpan::new_with_span(Some("here".to_owned()), span))))
+    }
+}
+
+/// Replaces what stands between `://user:` and `@` by as many asterisks, byte for byte, so that every span stays right.
+fn mask_passwords(source: &str) -> String {
+    let mut out = source.as_bytes().to_vec();
+    for (at, _) in source.match_indices("://") {
+        let rest = &source[at + 3..];
+        let end = rest.find(|c: char| c.is_whitespace() || "/?\"'".contains(c)).unwrap_or(rest.len());
+        let Some(host) = rest[..end].rfind('@') else { continue };
+        let Some(colon) = rest[..host].find(':') else { continue };
+        out[at + 3 + colon + 1..at + 3 + host].fill(b'*');
+    }
+    for (at, found) in source.match_indices("password=") {
+        let begin = at + found.len();
+        let rest = &source[begin..];
+        let end = rest.find(|c: char| c.is_whitespace() || "&\"'".contains(c)).unwrap_or(rest.len());
+        out[begin..begin + end].fill(b'*');
+    }
+    String::from_utf8(out).expect("whole characters were replaced by ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_not_shown_and_no_byte_moves() {
+        let source = "url = \"postgres://app:pä:ss@host/db\" # redis://:geheim@h:1/0 password=x&y";
+        let masked = mask_passwords(source);
+        assert_eq!(masked.len(), source.len());
+        assert!(!masked.contains("ss@") && !masked.contains("geheim") && !masked.contains("password=x"), "{masked}");
+        assert_eq!(mask_passwords("http://127.0.0.1:8080/a@b"), "http://127.0.0.1:8080/a@b");
+    }
+
+    #[test]
+    fn a_place_is_a_line_and_a_column_in_characters() {
+        let mut problems = Problems::new("f", "a = 1\nü = x\n");
+        problems.error(Some(11..12), "x");
+        assert_eq!((problems.list[0].line, problems.list[0].column), (Some(2), Some(5)));
+        problems.error(Some(7..400), "inside a character, beyond the end");
+        assert_eq!(problems.list[1].span, Some(6..12));
+    }
+}
