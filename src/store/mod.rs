@@ -27,7 +27,7 @@ pub enum StoreError {
     #[error("{key} in {bucket} is not what was stored: expected SHA-256 {expected}, found {found}")]
     Digest { bucket: String, key: String, expected: Digest, found: Digest },
     #[error("{operation} {key} in {bucket} failed: {source}")]
-    Io { operation: &'static str, bucket: String, key: String, source: object_store::Error },
+    Io { operation: &'static str, bucket: String, key: String, source: Box<object_store::Error> },
 }
 
 impl StoreError {
@@ -172,7 +172,7 @@ impl Bucket {
         match source {
             object_store::Error::NotFound { .. } => StoreError::NotFound { bucket, key },
             object_store::Error::AlreadyExists { .. } => StoreError::Exists { bucket, key },
-            source => StoreError::Io { operation, bucket, key, source },
+            source => StoreError::Io { operation, bucket, key, source: Box::new(source) },
         }
     }
 }

@@ -1,1 +1,3 @@
 //! What is recovered.
+
+pub mod redis;

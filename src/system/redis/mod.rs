@@ -1,0 +1,18 @@
+//! Redis: snapshots into a bucket, and the safe way back out of it.
+//!
+//! A snapshot is an RDB whose keys were counted from its own bytes. A restore loads a *copy* of it with AOF off, proves the
+//! number of keys, and only then turns AOF on: `appendonly yes` beside a lone `dump.rdb` starts empty, and the next clean
+//! stop overwrites the dump.
+
+mod catalogue;
+mod connect;
+mod lane;
+pub mod rdb;
+mod snapshot;
+mod transfer;
+
+pub use catalogue::{FORMAT, Manifest, Source, list, manifest};
+pub use connect::{Info, Redis, RedisError, address, at_address};
+pub use lane::Report;
+pub use snapshot::{Snapshot, SnapshotError, Taken};
+pub use transfer::TransferError;

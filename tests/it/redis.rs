@@ -1,0 +1,3 @@
+//! Redis, against real servers.
+
+mod snapshot;

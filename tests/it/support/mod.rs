@@ -1,0 +1,3 @@
+//! Real servers for the tests.
+
+pub mod redis;

@@ -1,0 +1,89 @@
+//! A real Redis, on a free port, as an unprivileged user, gone when dropped.
+
+use std::path::Path;
+use std::time::Duration;
+
+use lifeboat::clock;
+use lifeboat::process::{Account, Spec, find_program};
+use lifeboat::secret::Secret;
+use lifeboat::system::redis::Redis;
+
+pub struct TestRedis {
+    pub url: Secret,
+    pub port: u16,
+    pid: u32,
+}
+
+/// A directory that an unprivileged server may enter and write.
+pub fn open_directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    give(directory.path());
+    directory
+}
+
+fn give(path: &Path) {
+    if let Some(account) = Account::unprivileged().expect("the accounts") {
+        account.give(path).expect("root may give files away");
+    }
+}
+
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+impl TestRedis {
+    /// Starts a server in `directory`, with these arguments beyond the usual ones; `password` goes into its URL.
+    pub async fn start(directory: &Path, arguments: &[&str], password: Option<&str>) -> Self {
+        let port = free_port();
+        let login = password.map(|password| format!(":{password}@")).unwrap_or_default();
+        let url = Secret::new(format!("redis://{login}127.0.0.1:{port}/0"));
+        let server = find_program("redis-server").expect("these tests need redis-server");
+        let pid = Spec::new(server)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(directory)
+            .args(arguments)
+            .run_as(Account::unprivileged().expect("the accounts"))
+            .detach(&directory.join("server.log"))
+            .expect("redis-server starts");
+        let redis = Self { url, port, pid };
+        let up = async {
+            while redis.connect().await.is_err() {
+                clock::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(20), up).await.is_err() {
+            panic!("{}", std::fs::read_to_string(directory.join("server.log")).unwrap_or_default());
+        }
+        redis
+    }
+
+    async fn connect(&self) -> Result<Redis, lifeboat::system::redis::RedisError> {
+        Redis::connect(&self.url).await
+    }
+
+    pub async fn client(&self) -> Redis {
+        self.connect().await.expect("the test server answers")
+    }
+
+    /// Runs one command given as words.
+    pub async fn run(&self, words: &str) -> redis::Value {
+        run(&self.client().await, words).await
+    }
+}
+
+pub async fn run(redis: &Redis, words: &str) -> redis::Value {
+    let mut words = words.split(' ');
+    let mut command = redis::cmd(words.next().expect("a command"));
+    for word in words {
+        command.arg(word);
+    }
+    redis.query("the test's command", &command).await.expect("the test's command works")
+}
+
+impl Drop for TestRedis {
+    fn drop(&mut self) {
+        if let Ok(pid) = i32::try_from(self.pid) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
