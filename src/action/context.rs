@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::event::{Answer, Ask, Measure, Mode, Progress, Stream};
-use crate::inventory::{Inventory, System};
-use crate::runbook::{Runbook, Step};
+use crate::event::{Answer, Ask, Failure, Measure, Mode, Progress, Stream};
+use crate::inventory::{Inventory, SecretRef, System};
+use crate::runbook::{Runbook, Step, placeholders};
 use crate::secret::Redactor;
 
 /// Everything an action may see. Cheap to clone.
@@ -32,11 +32,15 @@ pub struct Context {
     pub variables: Arc<BTreeMap<String, serde_json::Value>>,
     /// The drill's directory; scratch goes to `drill_dir/work/<step>`.
     pub drill_dir: PathBuf,
+    /// Addresses of the bound source systems, by name, without user or password.
+    pub sources: Arc<BTreeMap<String, String>>,
     /// This program, for `restore_command` and `archive_command`.
     pub lifeboat: PathBuf,
     pub clock: SharedClock,
     pub redactor: Redactor,
     pub cancel: CancellationToken,
+    /// No person can correct a wrong answer.
+    pub unattended: bool,
     pub sink: Sink,
 }
 
@@ -50,6 +54,67 @@ impl Context {
         self.inventory.systems.get(self.bindings.get(role)?)
     }
 
+    /// A placeholder's value: a role's system, a built-in, or a variable.
+    fn lookup(&self, name: &str) -> Option<String> {
+        match (self.bindings.get(name), name) {
+            (Some(system), _) => Some(system.clone()),
+            (None, "service") => Some(self.inventory.service.clone()),
+            (None, "drill") => Some(self.drill.clone()),
+            (None, "operator") => Some(self.operator.clone()),
+            (None, name) => self.variable(name),
+        }
+    }
+
+    /// A text for people: placeholders that have no value yet stay as they are.
+    pub fn expand(&self, text: &str) -> String {
+        self.expand_strictly(text).unwrap_or_else(|_| text.to_owned())
+    }
+
+    /// A text that something is done with: a placeholder without a value is an error.
+    pub fn expand_strictly(&self, text: &str) -> Result<String, Failure> {
+        placeholders::expand(text, |name| self.lookup(name)).map_err(|missing| {
+            Failure::new(format!("`{text}` cannot be filled in"), missing)
+                .now("Give the value with --var name=value, or run the step that captures it first.")
+        })
+    }
+
+    /// Asks a person; `None` when the step or the drill ends first.
+    pub async fn ask(&self, ask: Ask) -> Option<Answer> {
+        tokio::select! {
+            answer = self.sink.ask(ask) => answer,
+            () = self.cancel.cancelled() => None,
+        }
+    }
+
+    /// Names of environment variables that hold the inventory's secrets: steps that do not need them never see them.
+    pub fn secret_variables(&self) -> impl Iterator<Item = &str> {
+        self.inventory.systems.values().filter_map(|system| match &system.url {
+            SecretRef::Env(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Refuses an address that belongs to a source system: smoke tests look at what was restored.
+    pub fn refuse_source(&self, address: &str) -> Result<(), Failure> {
+        let port = |text: &str| text.rsplit(':').next().map(|p| p.split('/').next().unwrap_or(p).to_owned());
+        for (name, source) in self.sources.iter() {
+            let host =
+                |text: &str| text.split(['/']).next().unwrap_or(text).rsplit_once(':').map(|(h, _)| h.to_owned());
+            let same_host = match (host(source), host(address)) {
+                (Some(a), Some(b)) => a == b || (is_loopback(&a) && is_loopback(&b)),
+                _ => false,
+            };
+            if same_host && port(source) == port(address) {
+                return Err(Failure::new(
+                    format!("the smoke test was not run: {address} is the source of {name}"),
+                    "a smoke test may only reach restored systems",
+                )
+                .now("Point the step at the restored system or at the application behind the cutover."));
+            }
+        }
+        Ok(())
+    }
+
     /// A variable as text; structured values as JSON.
     pub fn variable(&self, name: &str) -> Option<String> {
         self.variables.get(name).map(|value| match value {
@@ -57,6 +122,11 @@ impl Context {
             other => other.to_string(),
         })
     }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// What an action says while it works.

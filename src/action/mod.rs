@@ -1,12 +1,24 @@
 //! One file a step kind. An [`Action`] gets its inputs and a sink, and returns an outcome; it never writes events.
 
+mod choose;
+mod command;
+mod confirm;
 mod context;
+mod input;
+mod note;
+mod notify;
+mod smoke_http;
+mod smoke_tcp;
+mod wait;
+
+use std::sync::Arc;
 
 pub use context::{Context, Sink, SinkMessage};
 
 use futures::future::BoxFuture;
 
 use crate::event::Outcome;
+use crate::runbook::{Run, StepKind};
 
 /// A step kind at work.
 pub trait Action: Send + Sync {
@@ -19,4 +31,31 @@ pub trait Action: Send + Sync {
         let _ = context;
         None
     }
+}
+
+/// The action of a step kind.
+pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
+    match kind.clone() {
+        StepKind::Confirm => Arc::new(confirm::Confirm),
+        StepKind::Input { variable, prompt, default, input } => {
+            Arc::new(input::Input { variable, prompt, default, input })
+        }
+        StepKind::Choose { variable, prompt, options, default } => {
+            Arc::new(choose::Choose { variable, prompt, options, default })
+        }
+        StepKind::Command { run, env, cwd } => Arc::new(command::Command { run, env, cwd }),
+        StepKind::Wait { duration } => Arc::new(wait::Wait { duration }),
+        StepKind::Note => Arc::new(note::Note),
+        StepKind::SmokeHttp { method, url, body, status } => {
+            Arc::new(smoke_http::SmokeHttp { method, url, body, status })
+        }
+        StepKind::SmokeTcp { address } => Arc::new(smoke_tcp::SmokeTcp { address }),
+        StepKind::Notify { argv, message } => Arc::new(notify::Notify { argv, message }),
+        _ => todo!(),
+    }
+}
+
+/// A step's `undo` that is a command.
+pub fn command_for(argv: Vec<String>) -> Arc<dyn Action> {
+    Arc::new(command::Command { run: Run::Argv(argv), env: indexmap::IndexMap::new(), cwd: None })
 }

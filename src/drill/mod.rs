@@ -223,7 +223,7 @@ impl DrillState {
             | Event::RetryScheduled { step, .. }
             | Event::StepSkipped { step, .. }
             | Event::StepNotNeeded { step, .. }
-            | Event::StepUndone { step }
+            | Event::StepReopened { step, .. }
             | Event::StepInDoubt { step, .. } => {
                 let Some(index) = self.runbook.index_of(step) else { return };
                 self.steps[index].fold(event, at);

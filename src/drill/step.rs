@@ -97,20 +97,17 @@ pub struct StepState {
     pub gate_open: bool,
     /// The running attempt is the step's `undo`.
     pub undoing: bool,
-    /// The operator asked for another attempt, or for the undo.
-    pub wanted: Option<Wanted>,
+    /// The operator asked for another attempt.
+    pub wants_retry: bool,
     pub automatic_retries: u32,
+    /// Times it was opened again after it had ended; part of the effect's key.
+    pub reopened: u32,
     pub output: OutputTail,
     /// The newest progress of each lane, in the order the lanes appeared.
     pub progress: Vec<Progress>,
     /// When it last said anything.
     pub last_heard: Option<Elapsed>,
     pub skipped_by: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    Retry,
 }
 
 impl StepState {
@@ -155,7 +152,7 @@ impl StepState {
                 self.status = StepStatus::Running;
                 self.undoing = *undo;
                 self.gate_open = false;
-                self.wanted = None;
+                self.wants_retry = false;
                 self.ask = None;
                 self.progress.clear();
                 self.last_heard = Some(at.elapsed);
@@ -195,7 +192,14 @@ impl StepState {
                 self.status = StepStatus::Skipped { reason: reason.clone() };
             }
             Event::StepNotNeeded { why, .. } => self.status = StepStatus::NotNeeded { why: why.clone() },
-            Event::StepUndone { .. } => self.status = StepStatus::Undone,
+            Event::StepReopened { .. } => {
+                self.ask = None;
+                self.gate_open = false;
+                self.wants_retry = false;
+                self.automatic_retries = 0;
+                self.reopened += 1;
+                self.status = StepStatus::Pending;
+            }
             Event::StepInDoubt { .. } => {
                 self.ask = None;
                 self.status = StepStatus::InDoubt;
@@ -212,12 +216,8 @@ impl StepState {
             {
                 self.gate_open = true;
             }
-            (Some(Ask::AfterFailure { .. }), Answer::Retry) => self.wanted = Some(Wanted::Retry),
-            (Some(Ask::InDoubt { .. }), Answer::Retry) => self.wanted = Some(Wanted::Retry),
             (Some(Ask::InDoubt { .. }), Answer::TakenAsDone { .. }) => self.status = StepStatus::Passed,
-            (_, Answer::Retry) if self.status == StepStatus::Failed || self.status == StepStatus::Undone => {
-                self.wanted = Some(Wanted::Retry);
-            }
+            (_, Answer::Retry) if self.status != StepStatus::Running => self.wants_retry = true,
             _ => {}
         }
     }

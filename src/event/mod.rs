@@ -248,9 +248,11 @@ pub enum Event {
         step: String,
         why: String,
     },
-    /// The step's `undo` succeeded.
-    StepUndone {
+    /// To be done again, because it or a step before it is: its earlier outcome no longer counts.
+    StepReopened {
         step: String,
+        because: String,
+        by: String,
     },
     /// Found at resume: started, and no outcome recorded.
     StepInDoubt {

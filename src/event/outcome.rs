@@ -138,6 +138,7 @@ pub enum Unit {
     Keys,
     Rows,
     Steps,
+    Seconds,
 }
 
 /// How far a lane of a step is. A step may have several lanes at once (base backup, WAL, replay).

@@ -1,0 +1,466 @@
+//! The one loop. Nothing awaits while it changes the state.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::action::{self, Context, Sink};
+use crate::clock::SharedClock;
+use crate::drill::{DrillState, StepStatus};
+use crate::event::{Answer, Ask, Command, Envelope, Event, Failure, Outcome, Status, Verdict};
+use crate::inventory::Inventory;
+use crate::journal::{BLOB_CAP, BlobWriter, DrillDir, Journal, JournalError};
+use crate::runbook::Undo;
+use crate::secret::Redactor;
+
+use super::attempt::{Attempt, Report};
+use super::decide::{Effect, decide, next_due};
+use super::feed::Feed;
+use super::guard;
+use super::judge::{captured, judge};
+use super::unattended::{Reply, Unattended};
+
+/// Reports that may wait for the driver before attempts are held back.
+const REPORTS: usize = 256;
+/// Messages that may wait between an action and its attempt.
+const MESSAGES: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("the journal can no longer be written, so the drill stopped before its next effect: {0}")]
+    Journal(#[from] JournalError),
+}
+
+/// How a run of the engine ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunEnd {
+    Finished(Verdict),
+    /// The program leaves; `lifeboat resume` goes on from here.
+    Left,
+    /// Headless, and only a person can answer; `lifeboat resume` goes on from here.
+    NeedsPerson {
+        step: String,
+        why: String,
+    },
+}
+
+/// The operator's side of a running engine.
+#[derive(Clone)]
+pub struct Handle {
+    pub commands: mpsc::UnboundedSender<Command>,
+    pub feed: Feed,
+    /// Cancelled when the program is to leave.
+    pub leave: CancellationToken,
+}
+
+/// What does not change while the drill runs.
+pub(super) struct Fixed {
+    pub inventory: Arc<Inventory>,
+    pub bindings: Arc<BTreeMap<String, String>>,
+    pub sources: Arc<BTreeMap<String, String>>,
+    pub dir: DrillDir,
+    pub lifeboat: PathBuf,
+    pub clock: SharedClock,
+    pub redactor: Redactor,
+    pub unattended: Option<Unattended>,
+}
+
+/// The engine of one drill.
+pub struct Driver {
+    fixed: Fixed,
+    journal: Journal,
+    feed: Feed,
+    commands: mpsc::UnboundedReceiver<Command>,
+    leave: CancellationToken,
+    reports: mpsc::Receiver<(usize, Report)>,
+    reporter: mpsc::Sender<(usize, Report)>,
+    running: BTreeMap<usize, Running>,
+    needs_person: Option<(String, String)>,
+}
+
+/// An attempt under way.
+struct Running {
+    cancel: CancellationToken,
+    reply: Option<oneshot::Sender<Answer>>,
+    /// Elapsed time at which it is ended, and whether it was.
+    deadline: Option<Duration>,
+    timed_out: bool,
+    /// The reason of the operator who skipped it while it ran.
+    skip: Option<String>,
+    /// Since when it waits for a person: that time does not count against its deadline.
+    asked_at: Option<Duration>,
+}
+
+impl Driver {
+    pub(super) fn new(fixed: Fixed, journal: Journal, state: DrillState) -> (Self, Handle) {
+        let feed = Feed::new(state);
+        let (sender, commands) = mpsc::unbounded_channel();
+        let (reporter, reports) = mpsc::channel(REPORTS);
+        let leave = CancellationToken::new();
+        let handle = Handle { commands: sender, feed: feed.clone(), leave: leave.clone() };
+        let driver = Self {
+            fixed,
+            journal,
+            feed,
+            commands,
+            leave,
+            reports,
+            reporter,
+            running: BTreeMap::new(),
+            needs_person: None,
+        };
+        (driver, handle)
+    }
+
+    /// Runs the drill to its end, or until the program is to leave.
+    pub async fn run(mut self) -> Result<RunEnd, EngineError> {
+        let result = self.turn().await;
+        for running in self.running.values() {
+            running.cancel.cancel();
+        }
+        // Children get their grace; what they leave undone is in doubt at resume.
+        while result.is_ok() && !self.running.is_empty() {
+            match self.reports.recv().await {
+                Some((index, Report::Finished { outcome, output })) => self.finished(index, *outcome, output)?,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        result
+    }
+
+    async fn turn(&mut self) -> Result<RunEnd, EngineError> {
+        loop {
+            self.carry_out()?;
+            if let Some(verdict) = self.feed.read(|state| state.finished.map(|(_, verdict)| verdict)) {
+                return Ok(RunEnd::Finished(verdict));
+            }
+            if let Some((step, why)) = self.needs_person.take() {
+                return Ok(RunEnd::NeedsPerson { step, why });
+            }
+            let wake = self.next_wake();
+            let clock = self.fixed.clock.clone();
+            let timer = async move {
+                match wake {
+                    Some(after) => clock.sleep(after).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.leave.cancelled() => return Ok(RunEnd::Left),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command)?,
+                    // Every handle is gone: nobody can answer any more.
+                    None => return Ok(RunEnd::Left),
+                },
+                report = self.reports.recv() => {
+                    if let Some((index, report)) = report {
+                        self.report(index, report)?;
+                    }
+                }
+                () = timer => self.end_overdue(),
+            }
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        let now = self.fixed.clock.now();
+        self.feed.read(|state| state.elapsed_at(now))
+    }
+
+    fn next_wake(&self) -> Option<Duration> {
+        let deadlines =
+            self.running.values().filter(|r| r.asked_at.is_none() && !r.timed_out).filter_map(|r| r.deadline);
+        let due = deadlines.chain(self.feed.read(next_due)).min()?;
+        Some(due.saturating_sub(self.elapsed()))
+    }
+
+    /// Makes events durable, then lets them be seen.
+    fn emit(&mut self, events: Vec<Event>) -> Result<(), EngineError> {
+        let stamp = self.fixed.clock.now();
+        let first = self.feed.read(|state| state.next_seq);
+        let envelopes: Vec<Envelope> = (first..)
+            .zip(events)
+            .map(|(seq, event)| Envelope {
+                seq,
+                at: stamp.wall,
+                boot_ms: u64::try_from(stamp.boot.as_millis()).unwrap_or(u64::MAX),
+                event,
+            })
+            .collect();
+        self.journal.append_all(&envelopes)?;
+        for envelope in envelopes {
+            self.feed.publish(envelope);
+        }
+        Ok(())
+    }
+
+    fn emit_one(&mut self, event: Event) -> Result<(), EngineError> {
+        self.emit(vec![event])
+    }
+
+    fn carry_out(&mut self) -> Result<(), EngineError> {
+        loop {
+            let now = self.elapsed();
+            let effects = self.feed.read(|state| decide(state, now));
+            if effects.is_empty() || self.needs_person.is_some() {
+                return Ok(());
+            }
+            if effects == [Effect::CancelAll] {
+                self.running.values().for_each(|running| running.cancel.cancel());
+                return Ok(());
+            }
+            for effect in effects {
+                self.perform(effect)?;
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) -> Result<(), EngineError> {
+        let id = |index: usize| self.feed.read(|state| state.runbook.steps[index].id.clone());
+        match effect {
+            Effect::Start { step } => self.start(step, false),
+            Effect::NotNeeded { step, why } => self.emit_one(Event::StepNotNeeded { step: id(step), why }),
+            Effect::ScheduleRetry { step, after } => {
+                let attempt = self.feed.read(|state| state.steps[step].attempt() + 1);
+                let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                self.emit_one(Event::RetryScheduled { step: id(step), attempt, after_ms })
+            }
+            Effect::Ask { step, ask } => self.ask(step, ask),
+            Effect::Finish { verdict } => self.emit_one(Event::DrillFinished { verdict }),
+            Effect::CancelAll => Ok(()),
+        }
+    }
+
+    /// Puts a question on the table; without a person, answers it or says that a person is needed.
+    fn ask(&mut self, index: usize, ask: Ask) -> Result<(), EngineError> {
+        let step = self.feed.read(|state| state.runbook.steps[index].id.clone());
+        self.emit_one(Event::Asked { step: step.clone(), ask: Box::new(ask.clone()) })?;
+        if let Some(unattended) = &self.fixed.unattended {
+            match unattended.reply(&step, &ask) {
+                Reply::Answer(answer) => return self.answer(&step, answer, "the answers given at the start"),
+                Reply::NeedsPerson { why } => {
+                    self.needs_person.get_or_insert((step, why));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The intent becomes durable, then the attempt starts.
+    fn start(&mut self, index: usize, undo: bool) -> Result<(), EngineError> {
+        if self.running.contains_key(&index) {
+            return Ok(());
+        }
+        let now = self.elapsed();
+        let snapshot = self.feed.snapshot();
+        let (step, progress) = (&snapshot.runbook.steps[index], &snapshot.steps[index]);
+        let attempt = progress.attempt() + 1;
+        let effect_key = match progress.reopened {
+            0 => step.id.clone(),
+            n => format!("{}#{}", step.id, n + 1),
+        };
+        let target = step.system.as_ref().and_then(|role| snapshot.opening.systems.get(role));
+        self.emit_one(Event::StepStarted {
+            step: step.id.clone(),
+            attempt,
+            effect_key: effect_key.clone(),
+            target: target.map(|system| format!("{} at {}", system.name, system.address)),
+            undo,
+        })?;
+        let (sink, messages) = Sink::channel(MESSAGES);
+        let cancel = CancellationToken::new();
+        let context = Context {
+            runbook: snapshot.runbook.clone(),
+            inventory: self.fixed.inventory.clone(),
+            bindings: self.fixed.bindings.clone(),
+            step: index,
+            attempt,
+            effect_key,
+            drill: snapshot.opening.drill.clone(),
+            mode: snapshot.opening.mode,
+            operator: snapshot.operator.clone(),
+            variables: Arc::new(snapshot.variables.clone()),
+            drill_dir: self.fixed.dir.path().to_owned(),
+            sources: self.fixed.sources.clone(),
+            lifeboat: self.fixed.lifeboat.clone(),
+            clock: self.fixed.clock.clone(),
+            redactor: self.fixed.redactor.clone(),
+            cancel: cancel.clone(),
+            unattended: self.fixed.unattended.is_some(),
+            sink,
+        };
+        let blob = BlobWriter::create(&self.fixed.dir.output(), BLOB_CAP)
+            .inspect_err(|error| tracing::error!(%error, "the output of a step will not be kept"))
+            .ok();
+        let action: Arc<dyn action::Action> = match (undo, &step.undo) {
+            (true, Some(Undo::Command { argv })) => action::command_for(argv.clone()),
+            _ => action::for_kind(&step.kind),
+        };
+        // A command that undoes runs forward: it has no way back of its own.
+        let backwards = undo && !matches!(step.undo, Some(Undo::Command { .. }));
+        self.running.insert(
+            index,
+            Running {
+                cancel,
+                reply: None,
+                deadline: step.timeout.map(|timeout| now + timeout),
+                timed_out: false,
+                skip: None,
+                asked_at: None,
+            },
+        );
+        let reports = self.reporter.clone();
+        tokio::spawn(Attempt { action, context, undo: backwards, messages, blob, reports }.run());
+        Ok(())
+    }
+
+    fn end_overdue(&mut self) {
+        let now = self.elapsed();
+        for running in self.running.values_mut().filter(|running| running.asked_at.is_none()) {
+            if running.deadline.is_some_and(|deadline| deadline <= now) && !running.timed_out {
+                running.timed_out = true;
+                running.cancel.cancel();
+            }
+        }
+    }
+
+    fn report(&mut self, index: usize, report: Report) -> Result<(), EngineError> {
+        let step = self.feed.read(|state| state.runbook.steps[index].id.clone());
+        match report {
+            Report::Output { lines, skipped_bytes } => self.emit_one(Event::Output { step, lines, skipped_bytes }),
+            Report::Progress(progress) => self.emit_one(Event::Progressed { step, progress }),
+            Report::Measure(measure) => self.emit_one(Event::Measured { measure }),
+            Report::Set { name, value } => self.emit_one(Event::VariableSet { name, value }),
+            Report::Ask { ask, reply } => {
+                let now = self.elapsed();
+                if let Some(running) = self.running.get_mut(&index) {
+                    running.reply = Some(reply);
+                    running.asked_at = Some(now);
+                }
+                self.ask(index, *ask)
+            }
+            Report::Finished { outcome, output } => self.finished(index, *outcome, output),
+        }
+    }
+
+    fn finished(
+        &mut self,
+        index: usize,
+        outcome: Outcome,
+        output: Option<crate::event::BlobRef>,
+    ) -> Result<(), EngineError> {
+        let Some(running) = self.running.remove(&index) else { return Ok(()) };
+        let (step, attempt, undoing, judged) = self.feed.read(|state| {
+            let step = &state.runbook.steps[index];
+            let undoing = state.steps[index].undoing;
+            let judged = if undoing { outcome } else { judge(step, outcome, |text| state.expand(text)) };
+            (step.clone(), state.steps[index].attempt(), undoing, judged)
+        });
+        let mut outcome = judged;
+        if running.timed_out && outcome.status != Status::Passed {
+            let limit = step.timeout.map_or_else(String::new, |t| humantime::format_duration(t).to_string());
+            outcome.status = Status::TimedOut;
+            outcome.failure = Some(
+                Failure::new(format!("`{}` did not end within its time limit of {limit}", step.id), outcome.summary)
+                    .now("It was ended together with everything it had started. Look at the output before you retry."),
+            );
+            outcome.summary = format!("not done within {limit}");
+        }
+        let captured = if undoing || outcome.status != Status::Passed { Vec::new() } else { captured(&step, &outcome) };
+        let mut events =
+            vec![Event::StepFinished { step: step.id.clone(), attempt, outcome: Box::new(outcome), output }];
+        events.extend(captured.into_iter().map(|(name, value)| Event::VariableSet { name, value }));
+        if let Some(reason) = running.skip {
+            let by = self.feed.read(|state| state.operator.clone());
+            events.push(Event::StepSkipped { step: step.id, reason, by });
+        }
+        self.emit(events)
+    }
+
+    fn command(&mut self, command: Command) -> Result<(), EngineError> {
+        let by = self.feed.read(|state| state.operator.clone());
+        if let Err(refusal) = self.feed.read(|state| guard::admits(state, &command)) {
+            tracing::warn!(?command, %refusal, "refused");
+            return Ok(());
+        }
+        match command {
+            Command::Declare { reason } => self.emit_one(Event::Declared { reason }),
+            Command::Answer { step, answer } => self.answer(&step, answer, &by),
+            Command::Skip { step, reason } => self.skip(step, reason, by),
+            Command::Retry { step } => self.retry(step, by),
+            Command::Undo { step } => match self.feed.read(|state| state.runbook.index_of(&step)) {
+                Some(index) => self.start(index, true),
+                None => Ok(()),
+            },
+            Command::Note { text } => self.emit_one(Event::Note { text, by }),
+            Command::Finding { text, owner, due } => self.emit_one(Event::Finding { text, owner, due, by }),
+            Command::Pause => self.emit_one(Event::Paused { by }),
+            Command::Unpause => self.emit_one(Event::Unpaused { by }),
+            Command::SetPace { pace } => self.emit_one(Event::PaceSet { pace }),
+            Command::Abort { reason } => self.emit_one(Event::Aborted { reason, by }),
+        }
+    }
+
+    fn answer(&mut self, step: &str, answer: Answer, by: &str) -> Result<(), EngineError> {
+        let Some(index) = self.feed.read(|state| state.runbook.index_of(step)) else { return Ok(()) };
+        self.emit_one(Event::Answered { step: step.to_owned(), answer: answer.clone(), by: by.to_owned() })?;
+        let now = self.elapsed();
+        if let Some(running) = self.running.get_mut(&index) {
+            if let (Some(deadline), Some(asked)) = (&mut running.deadline, running.asked_at) {
+                *deadline += now.saturating_sub(asked);
+            }
+            running.asked_at = None;
+            if let Some(reply) = running.reply.take() {
+                // An action that stopped listening has an outcome on its way.
+                let _ = reply.send(answer);
+            }
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, step: String, reason: String, by: String) -> Result<(), EngineError> {
+        let Some(index) = self.feed.read(|state| state.runbook.index_of(&step)) else { return Ok(()) };
+        if let Some(running) = self.running.get_mut(&index) {
+            running.skip = Some(reason);
+            running.cancel.cancel();
+            running.reply = None;
+            return Ok(());
+        }
+        self.emit_one(Event::StepSkipped { step, reason, by })
+    }
+
+    /// A failed step is tried again; one that had ended well is opened again, and with it all that came after.
+    fn retry(&mut self, step: String, by: String) -> Result<(), EngineError> {
+        let reopened = self.feed.read(|state| {
+            let index = state.runbook.index_of(&step)?;
+            let ended_well = matches!(
+                state.steps[index].status,
+                StepStatus::Passed | StepStatus::Skipped { .. } | StepStatus::NotNeeded { .. }
+            );
+            ended_well.then(|| guard::with_dependents(state, index))
+        });
+        match reopened {
+            None => self.answer(&step, Answer::Retry, &by),
+            Some(steps) => self.emit(
+                steps
+                    .into_iter()
+                    .map(|reopened| Event::StepReopened {
+                        because: if reopened == step {
+                            "to be done again".into()
+                        } else {
+                            format!("{step} is done again")
+                        },
+                        step: reopened,
+                        by: by.clone(),
+                    })
+                    .collect(),
+            ),
+        }
+    }
+}
