@@ -1,1 +1,312 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
+use indexmap::IndexMap;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::digest::Digest;
+use crate::drill::{DrillState, StepStatus};
+use crate::event::{Answer, Ask, Command, Envelope, Event, Mode, Verdict};
+use crate::inventory::Inventory;
+use crate::journal::{DrillDir, Journal};
+use crate::runbook;
+use crate::secret::Redactor;
+
+/// A drill in a directory of its own.
+struct Bench {
+    directory: tempfile::TempDir,
+    runbook: String,
+}
+
+impl Bench {
+    fn new(steps: &str) -> Self {
+        let runbook = format!(
+            "format = 1\nid = \"bench\"\ntitle = \"Bench\"\nowner = \"us\"\nrevision = 1\n\n[variables.dir]\ndefault = \
+             \"\"\n\n[[phases]]\ntitle = \"One\"\n{steps}"
+        );
+        Self { directory: tempfile::tempdir().unwrap(), runbook }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn dir(&self) -> DrillDir {
+        DrillDir::new(self.path(), "d1")
+    }
+
+    fn opening(&self, unattended: Option<Unattended>) -> Opening {
+        let inventory = Inventory {
+            service: "orders".into(),
+            objectives: runbook::Objectives::default(),
+            stores: IndexMap::new(),
+            systems: IndexMap::new(),
+            connections: IndexMap::new(),
+            contacts: Vec::new(),
+            path: None,
+            digest: Digest::of(b""),
+        };
+        Opening {
+            runbook: runbook::parse(&self.runbook, "bench.toml").unwrap_or_else(|problems| panic!("{problems}")),
+            inventory,
+            bindings: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            mode: Mode::Drill,
+            operator: "ann".into(),
+            host: "here".into(),
+            variables: [("dir".to_owned(), self.path().display().to_string())].into(),
+            expected_seconds: BTreeMap::new(),
+            lifeboat: "lifeboat".into(),
+            clock: SystemClock::shared(),
+            redactor: Redactor::default(),
+            unattended,
+        }
+    }
+
+    fn begin(&self, unattended: Option<Unattended>) -> (Driver, Handle) {
+        let (driver, handle) = self.opening(unattended).begin(self.dir(), "d1".into()).unwrap();
+        handle.commands.send(Command::Declare { reason: "test".into() }).unwrap();
+        (driver, handle)
+    }
+
+    async fn headless(&self) -> (RunEnd, DrillState) {
+        let (driver, handle) = self.begin(Some(Unattended { yes: true, ..Unattended::default() }));
+        let end = driver.run().await.unwrap();
+        (end, handle.feed.snapshot())
+    }
+
+    fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path().join(name)).unwrap_or_default()
+    }
+
+    fn events(&self) -> Vec<Event> {
+        Journal::read(&self.dir().journal()).unwrap().envelopes.into_iter().map(|envelope| envelope.event).collect()
+    }
+}
+
+fn step(id: &str, rest: &str) -> String {
+    format!("\n[[phases.steps]]\nid = \"{id}\"\n{rest}\n")
+}
+
+/// A step that appends its id to the file `log`.
+fn logs(id: &str, rest: &str) -> String {
+    step(id, &format!("do = \"command\"\nscript = 'echo {id} >> \"$LIFEBOAT_VAR_DIR/log\"'\n{rest}"))
+}
+
+/// Drives the state until `until` holds; `act` may send commands on each envelope.
+async fn watch(handle: &Handle, until: impl Fn(&DrillState) -> bool) -> DrillState {
+    let (mut state, mut envelopes) = handle.feed.subscribe();
+    let wait = async {
+        while !until(&state) {
+            let envelope: std::sync::Arc<Envelope> = envelopes.recv().await.expect("the engine runs");
+            state.apply(&envelope);
+        }
+        state
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the drill gets there")
+}
+
+#[tokio::test]
+async fn steps_run_in_the_order_written_and_the_journal_is_ahead_of_the_effect() {
+    let check =
+        "do = \"command\"\nscript = 'grep -q \"step-started.*second\" \"$LIFEBOAT_VAR_DIR/drills/d1/journal.jsonl\"'";
+    let bench = Bench::new(&format!("{}{}", logs("first", ""), step("second", check)));
+    let (end, state) = bench.headless().await;
+    assert_eq!(end, RunEnd::Finished(Verdict::Passed), "{:?}", state.steps);
+    assert_eq!(bench.file("log"), "first\n");
+    let replayed = bench.events();
+    assert!(matches!(replayed.last(), Some(Event::DrillFinished { verdict: Verdict::Passed })));
+}
+
+#[tokio::test]
+async fn steps_with_needs_run_side_by_side() {
+    // Each of the two waits for the other's file: one after the other they would never end.
+    let meet = |me: &str, other: &str| {
+        let script = format!(
+            "touch \\\"$LIFEBOAT_VAR_DIR/{me}\\\"; until test -e \\\"$LIFEBOAT_VAR_DIR/{other}\\\"; do :; done"
+        );
+        step(me, &format!("do = \"command\"\nscript = \"{script}\"\nneeds = [\"begin\"]\ntimeout = \"20s\""))
+    };
+    let bench = Bench::new(&format!("{}{}{}", logs("begin", ""), meet("left", "right"), meet("right", "left")));
+    assert_eq!(bench.headless().await.0, RunEnd::Finished(Verdict::Passed));
+}
+
+#[tokio::test]
+async fn a_failed_step_is_retried_by_itself_then_asked_about() {
+    let script = "script = 'echo x >> \"$LIFEBOAT_VAR_DIR/log\"; test $(wc -l < \"$LIFEBOAT_VAR_DIR/log\") -ge 4'";
+    let flaky = step("flaky", &format!("do = \"command\"\n{script}\nretry = {{ times = 1, delay = \"10ms\" }}"));
+    let bench = Bench::new(&flaky);
+    let (driver, handle) = bench.begin(None);
+    let run = tokio::spawn(driver.run());
+    for attempt in [2, 3] {
+        let failed = |state: &DrillState| {
+            matches!(state.ask_of(0), Some(Ask::AfterFailure { .. })) && state.steps[0].attempts.len() == attempt
+        };
+        watch(&handle, failed).await;
+        handle.commands.send(Command::Answer { step: "flaky".into(), answer: Answer::Retry }).unwrap();
+    }
+    assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Passed));
+    assert_eq!(bench.file("log").lines().count(), 4);
+}
+
+#[tokio::test]
+async fn headless_a_failure_ends_the_drill_and_says_so() {
+    let bench = Bench::new(&format!("{}{}", step("bad", "do = \"command\"\nargv = [\"false\"]"), logs("after", "")));
+    let (end, state) = bench.headless().await;
+    assert_eq!(end, RunEnd::Finished(Verdict::Failed));
+    assert_eq!((bench.file("log").as_str(), &state.steps[1].status), ("", &StepStatus::Pending));
+}
+
+#[tokio::test]
+async fn what_is_done_is_not_repeated_after_the_program_is_gone() {
+    let confirm = step("look", "do = \"confirm\"\ntitle = \"Look\"");
+    let bench = Bench::new(&format!("{}{confirm}{}", logs("first", ""), logs("last", "")));
+    let (driver, handle) = bench.begin(None);
+    let run = tokio::spawn(driver.run());
+    watch(&handle, |state| state.ask_of(1).is_some()).await;
+    // As a kill does: the loop is gone between two events, nothing is said or recorded.
+    run.abort();
+    assert!(run.await.unwrap_err().is_cancelled());
+    let unattended = Unattended { yes: true, ..Unattended::default() };
+    let (driver, handle) = bench.opening(Some(unattended)).resume(bench.dir()).unwrap();
+    assert_eq!(driver.run().await.unwrap(), RunEnd::Finished(Verdict::Passed));
+    assert_eq!(bench.file("log"), "first\nlast\n");
+    assert_eq!(handle.feed.snapshot().resumes, 1);
+}
+
+#[tokio::test]
+async fn a_command_in_doubt_is_never_repeated_without_a_person() {
+    let bench = Bench::new(&logs("pay", ""));
+    let (driver, handle) = bench.begin(None);
+    drop(driver);
+    // A journal that ends after the intent: the program was killed while the command ran.
+    let (mut journal, read) = Journal::open_for_append(&bench.dir().journal()).unwrap();
+    let at = read.envelopes[0].clone();
+    let events = [
+        Event::Declared { reason: "x".into() },
+        Event::StepStarted { step: "pay".into(), attempt: 1, effect_key: "pay".into(), target: None, undo: false },
+    ];
+    for (seq, event) in (1..).zip(events) {
+        journal.append(&Envelope { seq, event, ..at.clone() }).unwrap();
+    }
+    drop((journal, handle));
+    let unattended = Unattended { yes: true, ..Unattended::default() };
+    let (driver, _handle) = bench.opening(Some(unattended)).resume(bench.dir()).unwrap();
+    let end = driver.run().await.unwrap();
+    assert!(matches!(&end, RunEnd::NeedsPerson { step, .. } if step == "pay"), "{end:?}");
+    assert_eq!(bench.file("log"), "");
+    // A person takes it as done; nothing is executed.
+    let (driver, handle) = bench.opening(None).resume(bench.dir()).unwrap();
+    let run = tokio::spawn(driver.run());
+    watch(&handle, |state| state.ask_of(0).is_some()).await;
+    let answer = Answer::TakenAsDone { reason: "the bank says so".into() };
+    handle.commands.send(Command::Answer { step: "pay".into(), answer }).unwrap();
+    assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Passed));
+    assert_eq!(bench.file("log"), "");
+}
+
+#[tokio::test]
+async fn going_again_from_a_step_does_all_after_it_again() {
+    let confirm = step("look", "do = \"confirm\"\ntitle = \"Look\"");
+    let bench = Bench::new(&format!("{}{}{confirm}", logs("choose", ""), logs("restore", "")));
+    let (driver, handle) = bench.begin(None);
+    let run = tokio::spawn(driver.run());
+    watch(&handle, |state| state.ask_of(2).is_some()).await;
+    let answer = Answer::No { reason: "the table is empty".into() };
+    handle.commands.send(Command::Answer { step: "look".into(), answer }).unwrap();
+    watch(&handle, |state| matches!(state.ask_of(2), Some(Ask::AfterFailure { .. }))).await;
+    handle.commands.send(Command::Retry { step: "choose".into() }).unwrap();
+    watch(&handle, |state| matches!(state.ask_of(2), Some(Ask::Confirm { .. })) && state.steps[0].reopened == 1).await;
+    handle.commands.send(Command::Answer { step: "look".into(), answer: Answer::Yes }).unwrap();
+    assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Passed));
+    assert_eq!(bench.file("log"), "choose\nrestore\nchoose\nrestore\n");
+}
+
+#[tokio::test]
+async fn a_step_that_hangs_is_ended_with_all_it_started() {
+    let hang =
+        "do = \"command\"\nscript = 'sleep 600 & echo $! > \"$LIFEBOAT_VAR_DIR/pid\"; wait'\ntimeout = \"300ms\"";
+    let bench = Bench::new(&step("hang", hang));
+    let (end, state) = bench.headless().await;
+    assert_eq!(end, RunEnd::Finished(Verdict::Failed));
+    let outcome = state.steps[0].outcome().unwrap();
+    assert_eq!(outcome.status, crate::event::Status::TimedOut, "{outcome:?}");
+    let pid = bench.file("pid");
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z ") || stat.contains(") X "), "{stat}");
+}
+
+#[tokio::test]
+async fn a_destructive_step_waits_for_the_exact_name() {
+    let bench = Bench::new(&logs("drop", "destroys = \"everything\""));
+    let (driver, handle) = bench.begin(None);
+    let run = tokio::spawn(driver.run());
+    watch(&handle, |state| matches!(state.ask_of(0), Some(Ask::TypeName { .. }))).await;
+    for wrong in [Answer::Typed { name: "order".into() }, Answer::Yes] {
+        handle.commands.send(Command::Answer { step: "drop".into(), answer: wrong }).unwrap();
+    }
+    handle.commands.send(Command::Note { text: "typed the wrong name".into() }).unwrap();
+    let state = watch(&handle, |state| !state.notes.is_empty()).await;
+    assert!(state.steps[0].attempts.is_empty() && bench.file("log").is_empty());
+    handle
+        .commands
+        .send(Command::Answer { step: "drop".into(), answer: Answer::Typed { name: "orders".into() } })
+        .unwrap();
+    assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Passed));
+    assert_eq!(bench.file("log"), "drop\n");
+}
+
+#[tokio::test]
+async fn a_paused_drill_starts_nothing() {
+    let confirm = step("look", "do = \"confirm\"\ntitle = \"Look\"");
+    let bench = Bench::new(&format!("{confirm}{}", logs("after", "")));
+    let (driver, handle) = bench.begin(None);
+    let run = tokio::spawn(driver.run());
+    watch(&handle, |state| state.ask_of(0).is_some()).await;
+    handle.commands.send(Command::Pause).unwrap();
+    handle.commands.send(Command::Answer { step: "look".into(), answer: Answer::Yes }).unwrap();
+    let state = watch(&handle, |state| state.steps[0].status == StepStatus::Passed).await;
+    assert!(state.paused.is_some() && state.steps[1].attempts.is_empty());
+    handle.commands.send(Command::Unpause).unwrap();
+    assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Passed));
+}
+
+#[tokio::test]
+async fn an_expectation_that_does_not_hold_fails_the_step() {
+    let count = "do = \"command\"\nscript = 'echo \"{\\\"orders\\\": 3}\"'\ncapture = [{ field = \"json.orders\", as = \"n\" }]";
+    let bench = Bench::new(&step("count", &format!("{count}\nexpect = [{{ field = \"json.orders\", at_least = 4 }}]")));
+    let (end, state) = bench.headless().await;
+    assert_eq!(end, RunEnd::Finished(Verdict::Failed));
+    let outcome = state.steps[0].outcome().unwrap();
+    assert_eq!(outcome.summary, "json.orders: found 3, expected at least 4");
+    let bench = Bench::new(&step("count", &format!("{count}\nexpect = [{{ field = \"json.orders\", at_least = 3 }}]")));
+    let (end, state) = bench.headless().await;
+    assert_eq!((end, state.variable("n")), (RunEnd::Finished(Verdict::Passed), Some("3".into())));
+}
+
+#[tokio::test]
+async fn an_aborted_drill_ends_what_runs_and_can_no_longer_be_resumed() {
+    let bench = Bench::new(&step("long", "do = \"command\"\nargv = [\"sleep\", \"600\"]"));
+    let (driver, handle) = bench.begin(None);
+    let run = tokio::spawn(driver.run());
+    watch(&handle, |state| state.steps[0].status == StepStatus::Running).await;
+    handle.commands.send(Command::Abort { reason: "wrong service".into() }).unwrap();
+    assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Aborted));
+    let error = bench.opening(None).resume(bench.dir()).err().expect("a drill that has ended");
+    assert_eq!(error.to_string(), "this drill has ended (aborted); nothing is left to resume");
+}
+
+#[tokio::test]
+async fn a_flood_of_output_is_sampled_and_kept_whole_up_to_the_cap() {
+    let bench = Bench::new(&step("flood", "do = \"command\"\nscript = 'seq 1 200000'"));
+    let (end, state) = bench.headless().await;
+    assert_eq!(end, RunEnd::Finished(Verdict::Passed));
+    let journal = std::fs::metadata(bench.dir().journal()).unwrap().len();
+    assert!(journal < 1 << 20, "{journal} bytes of journal");
+    let blob = state.steps[0].attempts[0].output.clone().expect("the output is kept");
+    let bytes = crate::journal::read_blob(&bench.dir().output(), &blob).unwrap();
+    assert_eq!(bytes.len(), (1..=200_000).map(|n: u32| n.to_string().len() + 1).sum::<usize>());
+    assert_eq!(state.steps[0].output.lines.back().unwrap().1.text, "200000");
+}
