@@ -23,7 +23,7 @@ struct Bench {
 impl Bench {
     fn new(steps: &str) -> Self {
         let runbook = format!(
-            "format = 1\nid = \"bench\"\ntitle = \"Bench\"\nowner = \"us\"\nrevision = 1\n\n[variables.dir]\ndefault = \
+            "format = 1\nid = \"bench\"\ntitle = \"Bench\"\nowner = \"us\"\nrevision = 1\nsystems = {{ db = \"postgres\" }}\n\n[variables.dir]\ndefault = \
              \"\"\n\n[[phases]]\ntitle = \"One\"\n{steps}"
         );
         Self { directory: tempfile::tempdir().unwrap(), runbook }
@@ -240,7 +240,7 @@ async fn a_step_that_hangs_is_ended_with_all_it_started() {
 
 #[tokio::test]
 async fn a_destructive_step_waits_for_the_exact_name() {
-    let bench = Bench::new(&logs("drop", "destroys = \"everything\""));
+    let bench = Bench::new(&logs("drop", "system = \"db\"\ndestroys = \"everything\""));
     let (driver, handle) = bench.begin(None);
     let run = tokio::spawn(driver.run());
     watch(&handle, |state| matches!(state.ask_of(0), Some(Ask::TypeName { .. }))).await;
