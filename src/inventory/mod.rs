@@ -1,8 +1,50 @@
 //! `lifeboat.toml`: what a runbook is bound to. Secrets are references, never values.
 
+mod bind;
+mod build;
 mod model;
+pub mod raw;
+mod secret_ref;
 
+use std::path::Path;
+
+pub use bind::{Unbound, bind};
 pub use model::{
     Backups, Connections, Fence, Inventory, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef, Store, System,
     SystemDetail,
 };
+
+use crate::document::{self, Document, Problems};
+
+/// Reads an inventory. `Err` holds every problem of the file. Relative paths count from the file's directory.
+pub fn load(path: &Path) -> Result<Inventory, Problems> {
+    let source = document::read(path)?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    let mut inventory = parse(&source, &path.display().to_string(), base)?;
+    inventory.path = Some(path.to_owned());
+    Ok(inventory)
+}
+
+/// As [`load`], from text; `name` is what problems call the file, `base` where relative paths begin.
+pub fn parse(source: &str, name: &str, base: &Path) -> Result<Inventory, Problems> {
+    match lint(source, name, base) {
+        (Some(inventory), _) => Ok(inventory),
+        (None, problems) => Err(problems),
+    }
+}
+
+/// Everything that can be said about a file: warnings too. The inventory is there when there are no errors.
+pub fn lint(source: &str, name: &str, base: &Path) -> (Option<Inventory>, Problems) {
+    match Document::open(source, name, &schema()) {
+        Ok(document) => build::build(document, source, base),
+        Err(problems) => (None, problems),
+    }
+}
+
+/// The JSON schema of an inventory, for editors.
+pub fn schema() -> serde_json::Value {
+    document::schema::of::<raw::File>("Lifeboat inventory")
+}
+
+#[cfg(test)]
+mod tests;

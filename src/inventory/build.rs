@@ -1,0 +1,325 @@
+//! Raw → model: references resolve, no secret is written out, and no two systems can get in each other's way.
+
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+
+use super::raw::{self, Kind, Persistence, Reference};
+use super::{
+    Backups, Connections, Fence, Inventory, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef, Store, System,
+    SystemDetail,
+};
+use crate::digest::Digest;
+use crate::document::{Argv, Document, Place, Problems, Text, closest, list};
+use crate::runbook::SystemKind;
+use crate::secret::Secret;
+
+/// The inventory, when the file has no errors; everything there is to say about the file.
+pub fn build(mut document: Document, source: &str, base: &Path) -> (Option<Inventory>, Problems) {
+    let file: Option<raw::File> = document.raw();
+    let mut problems = std::mem::replace(&mut document.problems, Problems::new("", ""));
+    // Relative paths must not change their meaning when the program changes its directory.
+    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+    let inventory = file.map(|file| {
+        let whole = Place::of(&document.whole);
+        Builder { base: &base, root: document.root(), whole, problems: &mut problems }.inventory(file, source)
+    });
+    problems.sort();
+    let inventory = inventory.filter(|_| !problems.has_errors());
+    (inventory, problems)
+}
+
+struct Builder<'a> {
+    base: &'a Path,
+    root: Place<'a>,
+    /// With what was pruned: a name that is declared wrongly is declared.
+    whole: Place<'a>,
+    problems: &'a mut Problems,
+}
+
+impl<'a> Builder<'a> {
+    fn inventory(mut self, file: raw::File, source: &str) -> Inventory {
+        let root = self.root;
+        let stores: IndexMap<String, Store> = file
+            .stores
+            .into_iter()
+            .map(|(name, raw)| {
+                let url = self.store_url(&raw.url.0, root.key("stores").key(&name).key("url"));
+                (name.clone(), Store { name, url, retain: raw.retain.map(|lasting| lasting.0) })
+            })
+            .collect();
+        let systems: IndexMap<String, System> = file
+            .systems
+            .into_iter()
+            .map(|(name, raw)| {
+                let place = root.key("systems").key(&name);
+                (name.clone(), self.system(name, raw, place))
+            })
+            .collect();
+        let connections = file
+            .connections
+            .into_iter()
+            .map(|(name, raw)| {
+                let place = root.key("connections").key(&name);
+                (name.clone(), self.connections(name, raw, place))
+            })
+            .collect();
+        self.check_collisions(&systems);
+        if !self.whole.key("systems").exists() {
+            let hint = "add one: [systems.orders-db] with kind, environment, url, backups and restore";
+            self.problems.warning(None, "this inventory has no systems").hint(hint);
+        }
+        Inventory {
+            service: file.service.0,
+            objectives: file.objectives.into(),
+            stores,
+            systems,
+            connections,
+            contacts: file.contacts.into_iter().map(Into::into).collect(),
+            path: None,
+            digest: Digest::of(source.as_bytes()),
+        }
+    }
+
+    fn system(&mut self, name: String, raw: raw::System, place: Place<'_>) -> System {
+        let common = raw.common;
+        let detail = match raw.kind {
+            Kind::Postgres { bin, fence } => SystemDetail::Postgres(PostgresSystem {
+                bin: bin.map(|Text(path)| self.path(&path, place.key("bin"))),
+                fence: Fence {
+                    command: fence.command.map(|argv| self.argv(argv)),
+                    undo: fence.undo.map(|argv| self.argv(argv)),
+                },
+            }),
+            Kind::Redis { server, persistence } => SystemDetail::Redis(RedisSystem {
+                server: server.map(|Text(path)| self.path(&path, place.key("server"))),
+                cache_only: match persistence {
+                    None | Some(Persistence::Durable) => None,
+                    Some(Persistence::CacheOnly(why)) => Some(why),
+                },
+            }),
+        };
+        let kind = match detail {
+            SystemDetail::Postgres(_) => SystemKind::Postgres,
+            SystemDetail::Redis(_) => SystemKind::Redis,
+        };
+        let backups = place.key("backups");
+        self.known("stores", "store", &common.backups.store, backups.key("store"));
+        let prefix = common.backups.prefix.map_or_else(|| name.clone(), |Text(prefix)| prefix);
+        if prefix.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+            self.problems
+                .error(Some(backups.key("prefix").span()), format!("`{prefix}` is not a folder in a store"))
+                .hint("write names with `/` between them: \"orders/db\"");
+        }
+        let directory = self.path(&common.restore.directory.0, place.key("restore").key("directory"));
+        if directory.parent().is_none() {
+            self.problems
+                .error(Some(place.key("restore").key("directory").span()), "a server is not restored into `/`")
+                .hint("name a directory of its own: \"/srv/restore/orders-db\"");
+        }
+        System {
+            environment: common.environment.0,
+            url: self.reference(common.url, kind, place.key("url")),
+            rto: common.rto.map(|lasting| lasting.0),
+            rpo: common.rpo.map(|lasting| lasting.0),
+            backups: Backups {
+                engine: common.backups.engine.unwrap_or(raw::Engine::Lifeboat).word().to_owned(),
+                store: common.backups.store,
+                prefix,
+            },
+            restore: RestoreTo {
+                directory,
+                port: common.restore.port,
+                run_as: common.restore.run_as.map(|Text(user)| user),
+            },
+            detail,
+            name,
+        }
+    }
+
+    fn connections(&mut self, name: String, raw: raw::Connections, place: Place<'_>) -> Connections {
+        for (key, system) in &raw.keys {
+            self.known("systems", "system", system, place.key("keys").key(key));
+        }
+        let reload = match raw.reload {
+            None => Reload::None,
+            Some(raw::Reload::Command(argv)) => Reload::Command(self.argv(argv)),
+            Some(raw::Reload::Http(Text(url))) => {
+                if !url.starts_with("http://") && !url.starts_with("https://") {
+                    self.problems
+                        .error(Some(place.key("reload").key("http").span()), format!("`{url}` is not a web address"))
+                        .hint("it begins with http:// or https://");
+                }
+                Reload::Http(url)
+            }
+        };
+        let file = self.path(&raw.file.0, place.key("file"));
+        Connections { name, file, keys: raw.keys, reload }
+    }
+
+    /// Complains when nothing of the kind `key` has this name.
+    fn known(&mut self, key: &str, noun: &str, name: &str, place: Place<'_>) {
+        let names = self.whole.key(key).keys();
+        if names.contains(&name) || name.is_empty() {
+            return;
+        }
+        let hint = match closest(name, names.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if names.is_empty() => format!("declare it: [{key}.{name}]"),
+            None => format!("the {key} of this file are {}", list(names, "and")),
+        };
+        self.problems.error(Some(place.span()), format!("there is no {noun} `{name}`")).hint(hint);
+    }
+
+    fn path(&mut self, text: &str, place: Place<'_>) -> PathBuf {
+        if text.starts_with('~') {
+            self.problems
+                .error(Some(place.span()), format!("`{text}`: no shell reads this, so `~` is no home directory"))
+                .hint("write the whole path");
+        }
+        // Without `.` and doubled slashes, so that two spellings of one place are seen to be one.
+        self.base.join(text).components().collect()
+    }
+
+    /// A program named by a relative path counts from the file; a bare name is looked for on the PATH.
+    fn argv(&self, Argv(mut argv): Argv) -> Vec<String> {
+        if let Some(program) = argv.first_mut()
+            && program.starts_with('.')
+            && program.contains('/')
+        {
+            *program = self.base.join(&program).display().to_string();
+        }
+        argv
+    }
+
+    fn store_url(&mut self, url: &str, place: Place<'_>) -> String {
+        let complain = |problems: &mut Problems, message: String, hint: &str| {
+            problems.error(Some(place.span()), message).hint(hint);
+        };
+        match url.split_once(':') {
+            Some(("file", rest)) => {
+                let path = rest.strip_prefix("//").unwrap_or(rest);
+                if path.is_empty() {
+                    complain(self.problems, format!("`{url}` names no directory"), "write file:///srv/backups");
+                }
+                format!("file://{}", self.path(path, place).display())
+            }
+            Some((scheme @ ("s3" | "az" | "gs"), _)) => {
+                let hint = "the only stores so far are directories: file:///srv/backups, which may be a mounted share";
+                complain(self.problems, format!("`{scheme}:` stores are not supported yet"), hint);
+                String::new()
+            }
+            _ => {
+                complain(self.problems, format!("`{url}` is not the URL of a store"), "write file:///srv/backups");
+                String::new()
+            }
+        }
+    }
+
+    fn reference(&mut self, raw: Reference, kind: SystemKind, place: Place<'_>) -> SecretRef {
+        match raw {
+            Reference::Env(name) => SecretRef::Env(name),
+            Reference::File(path) => SecretRef::File(self.path(&path, place.key("file"))),
+            Reference::Command(argv) => SecretRef::Command(self.argv(Argv(argv))),
+            Reference::Plain(url) => {
+                if holds_password(&url) {
+                    self.problems
+                        .error(Some(place.span()), "this URL holds a password, and files are copied and committed")
+                        .hint("put the URL elsewhere and say where: url = { env = \"NAME\" }, { file = \"path\" } or { command = [\"program\"] }; then change the password");
+                } else if !fits(&url, kind) {
+                    let example = match kind {
+                        SystemKind::Postgres => "postgresql://user@host:5432/database",
+                        SystemKind::Redis => "redis://host:6379",
+                    };
+                    self.problems
+                        .error(Some(place.span()), format!("this is not the URL of a {} server", kind.word()))
+                        .hint(format!("it looks like {example}"));
+                }
+                SecretRef::Plain(Secret::new(url))
+            }
+        }
+    }
+
+    /// Two systems that share a place would overwrite each other.
+    fn check_collisions(&mut self, systems: &IndexMap<String, System>) {
+        for (index, (name, system)) in systems.iter().enumerate() {
+            let place = self.root.key("systems").key(name);
+            for (earlier, other) in systems.iter().take(index) {
+                if system.restore.directory == other.restore.directory {
+                    self.problems
+                        .error(
+                            Some(place.key("restore").key("directory").span()),
+                            format!("`{earlier}` is restored into the same directory"),
+                        )
+                        .hint("give each system a directory of its own");
+                }
+                if system.restore.port != 0 && system.restore.port == other.restore.port {
+                    self.problems
+                        .error(
+                            Some(place.key("restore").key("port").span()),
+                            format!("`{earlier}` is restored to the same port"),
+                        )
+                        .hint("give each system a port of its own, or leave it out for a free one");
+                }
+                if (&system.backups.store, &system.backups.prefix) == (&other.backups.store, &other.backups.prefix) {
+                    self.problems
+                        .error(
+                            Some(place.key("backups").span()),
+                            format!("the backups of `{earlier}` are in the same folder"),
+                        )
+                        .hint("give each system a prefix of its own, or leave it out");
+                }
+            }
+        }
+    }
+}
+
+/// Whether a connection URL, or PostgreSQL's `key=value` spelling, holds a password.
+fn holds_password(url: &str) -> bool {
+    if url.contains("password=") {
+        return true;
+    }
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    // A password may itself hold an `@` or a `/`: everything before the last `@` counts.
+    let user = rest.rsplit_once('@').map(|(user, _)| user).or_else(|| authority.rsplit_once('@').map(|(user, _)| user));
+    user.and_then(|user| user.split_once(':')).is_some_and(|(_, password)| !password.is_empty())
+}
+
+fn fits(url: &str, kind: SystemKind) -> bool {
+    let schemes: &[&str] = match kind {
+        SystemKind::Postgres => &["postgres", "postgresql"],
+        SystemKind::Redis => &["redis", "rediss", "redis+unix", "unix"],
+    };
+    match url.split_once("://") {
+        Some((scheme, _)) => schemes.contains(&scheme),
+        None => kind == SystemKind::Postgres && url.contains('='),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_found_in_every_spelling() {
+        for with in [
+            "postgres://app:hunter2@db/orders",
+            "postgres://app:a/b@c@db/orders",
+            "redis://:hunter2@cache:6379",
+            "host=db user=app password=hunter2",
+            "postgresql:///orders?host=/run&password=hunter2",
+        ] {
+            assert!(holds_password(with), "{with}");
+        }
+        for without in [
+            "postgres://app@db:5432/orders",
+            "redis://127.0.0.1:6379/0",
+            "postgresql:///orders?host=/var/run/postgresql",
+            "host=/run/pg user=app",
+            "postgres://app:@db/orders",
+        ] {
+            assert!(!holds_password(without), "{without}");
+        }
+    }
+}

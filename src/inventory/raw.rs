@@ -1,0 +1,264 @@
+//! `lifeboat.toml` as written: dumb types that serde fills, and from which the schema comes. A comment on a field is what
+//! an editor shows for the key.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::document::schema::Tagged;
+use crate::document::{Argv, Id, Lasting, Text};
+use crate::runbook::raw::{Contact, Objectives};
+
+/// To what a runbook is done: systems, where their backups are, who is called. Secrets are references, never values.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend(
+    "x-noun" = "this inventory",
+    "x-not-yet" = {
+        "channels": "until then a `notify` step runs a command that tells people",
+        "schedules": "until then cron or a systemd timer runs `lifeboat run RUNBOOK --headless`"
+    }
+))]
+pub struct File {
+    /// The version of this format: 1.
+    #[schemars(extend("const" = 1))]
+    pub format: u32,
+    /// What the systems are for, in one word; runbooks call it `{service}`.
+    pub service: Id,
+    /// Of the whole service; a system may be stricter.
+    #[serde(default)]
+    pub objectives: Objectives,
+    /// Buckets that hold backups.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Store>", extend("propertyNames" = { "format": "id" }))]
+    pub stores: IndexMap<String, Store>,
+    /// The servers, by name.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, System>", extend("propertyNames" = { "format": "id" }))]
+    pub systems: IndexMap<String, System>,
+    /// Files from which applications read their connections.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Connections>", extend("propertyNames" = { "format": "id" }))]
+    pub connections: IndexMap<String, Connections>,
+    /// People to call, in this order.
+    #[serde(default)]
+    pub contacts: Vec<Contact>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend(
+    "x-noun" = "this store",
+    "x-not-yet" = {
+        "encrypt_to": "Lifeboat would write the backups in the clear; leave the key out and let the disk or the bucket encrypt"
+    }
+))]
+pub struct Store {
+    /// `file:///directory`; a relative directory counts from this file.
+    pub url: Text,
+    /// How long backups are kept.
+    pub retain: Option<Lasting>,
+}
+
+pub type System = Tagged<Common, Kind>;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-noun" = "this system"))]
+pub struct Common {
+    /// `production`, `staging` …; shown on every screen.
+    pub environment: Text,
+    /// How to reach it: `{ env = "NAME" }`, `{ file = "path" }`, `{ command = ["program"] }`, or a URL without a password.
+    pub url: Reference,
+    /// Stricter than the service's.
+    pub rto: Option<Lasting>,
+    /// Stricter than the service's.
+    pub rpo: Option<Lasting>,
+    pub backups: Backups,
+    pub restore: Restore,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "kind", deny_unknown_fields)]
+#[schemars(rename = "System")]
+pub enum Kind {
+    /// A PostgreSQL server.
+    #[serde(rename = "postgres")]
+    Postgres {
+        /// The directory of `postgres` and `pg_ctl`; looked for when absent.
+        bin: Option<Text>,
+        /// For a primary that SQL alone cannot stop.
+        #[serde(default)]
+        fence: Fence,
+    },
+    /// A Redis server.
+    #[serde(rename = "redis")]
+    Redis {
+        /// The program `redis-server`; looked for on the PATH when absent.
+        server: Option<Text>,
+        /// `"durable"`, as when absent, or `{ cache_only = "why losing it is fine" }`.
+        persistence: Option<Persistence>,
+    },
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fence {
+    /// Run before writes are proven to fail.
+    pub command: Option<Argv>,
+    /// Lifts the fence again.
+    pub undo: Option<Argv>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-hint" = "write it as backups = { store = \"name\" }, with the name of a store of this file"))]
+pub struct Backups {
+    /// Who makes them; `lifeboat` when absent.
+    pub engine: Option<Engine>,
+    /// One of the stores of this file.
+    pub store: String,
+    /// The system's folder in the store; its name when absent.
+    pub prefix: Option<Text>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(extend("x-hint" = "backups of other engines are not supported yet; the only one is \"lifeboat\""))]
+pub enum Engine {
+    Lifeboat,
+}
+
+impl Engine {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Lifeboat => "lifeboat",
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-hint" = "say where a restored server may put its data: restore = { directory = \"/srv/restore/name\" }"))]
+pub struct Restore {
+    /// The new data directory: empty, absent, or made by Lifeboat. Never the old one.
+    pub directory: Text,
+    /// The loopback port of the restored server; a free one when absent.
+    #[serde(default)]
+    pub port: u16,
+    /// The unprivileged user that the server runs as when Lifeboat itself runs as root.
+    pub run_as: Option<Text>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-noun" = "this connection file"))]
+pub struct Connections {
+    /// The file; it is replaced whole, never half.
+    pub file: Text,
+    /// Key of the file → the system whose URL it holds.
+    #[schemars(with = "BTreeMap<String, String>", extend("minProperties" = 1))]
+    pub keys: IndexMap<String, String>,
+    /// How the application is told; it finds out by itself when absent.
+    pub reload: Option<Reload>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(extend("x-hint" = "write reload = { http = \"http://127.0.0.1:8080/reload\" } or reload = { command = [\"program\"] }"))]
+pub enum Reload {
+    /// Gets a POST; any 2xx answer means that the new connections are in use.
+    Http(Text),
+    Command(Argv),
+}
+
+/// A secret, or where to find it.
+#[derive(Debug)]
+pub enum Reference {
+    Plain(String),
+    Env(String),
+    File(String),
+    Command(Vec<String>),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Reference")]
+enum LongReference {
+    /// A variable of the environment.
+    Env(Text),
+    /// A file that holds nothing else; a relative path counts from this file.
+    File(Text),
+    /// A program that prints it.
+    Command(Argv),
+}
+
+impl<'de> Deserialize<'de> for Reference {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => Ok(Self::Plain(text)),
+            other => Ok(match serde_json::from_value(other).map_err(D::Error::custom)? {
+                LongReference::Env(Text(name)) => Self::Env(name),
+                LongReference::File(Text(path)) => Self::File(path),
+                LongReference::Command(Argv(argv)) => Self::Command(argv),
+            }),
+        }
+    }
+}
+
+impl JsonSchema for Reference {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let plain = generator.subschema_for::<Text>();
+        let long = generator.subschema_for::<LongReference>();
+        json_schema!({
+            "anyOf": [plain, long],
+            "x-hint": "write { env = \"NAME\" }, { file = \"path\" } or { command = [\"program\"] }"
+        })
+    }
+}
+
+#[derive(Debug)]
+pub enum Persistence {
+    Durable,
+    CacheOnly(String),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LongPersistence {
+    /// Why losing it is fine; the report says it.
+    cache_only: Text,
+}
+
+impl<'de> Deserialize<'de> for Persistence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(word) if word == "durable" => Ok(Self::Durable),
+            other => serde_json::from_value(other)
+                .map(|long: LongPersistence| Self::CacheOnly(long.cache_only.0))
+                .map_err(D::Error::custom),
+        }
+    }
+}
+
+impl JsonSchema for Persistence {
+    fn schema_name() -> Cow<'static, str> {
+        "Persistence".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let long = generator.subschema_for::<LongPersistence>();
+        json_schema!({
+            "anyOf": [{ "type": "string", "const": "durable" }, long],
+            "x-hint": "write persistence = \"durable\", or persistence = { cache_only = \"why losing it is fine\" }"
+        })
+    }
+}
