@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::action::{self, Context, Sink};
@@ -51,8 +51,10 @@ pub enum RunEnd {
 /// The operator's side of a running engine.
 #[derive(Clone)]
 pub struct Handle {
-    pub commands: mpsc::UnboundedSender<Command>,
+    pub commands: mpsc::Sender<Command>,
     pub feed: Feed,
+    /// Why a command was not carried out.
+    pub refusals: broadcast::Sender<String>,
     /// Cancelled when the program is to leave.
     pub leave: CancellationToken,
 }
@@ -74,7 +76,8 @@ pub struct Driver {
     fixed: Fixed,
     journal: Journal,
     feed: Feed,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::Receiver<Command>,
+    refusals: broadcast::Sender<String>,
     leave: CancellationToken,
     reports: mpsc::Receiver<(usize, Report)>,
     reporter: mpsc::Sender<(usize, Report)>,
@@ -98,15 +101,17 @@ struct Running {
 impl Driver {
     pub(super) fn new(fixed: Fixed, journal: Journal, state: DrillState) -> (Self, Handle) {
         let feed = Feed::new(state);
-        let (sender, commands) = mpsc::unbounded_channel();
+        let (sender, commands) = mpsc::channel(MESSAGES);
+        let refusals = broadcast::channel(MESSAGES).0;
         let (reporter, reports) = mpsc::channel(REPORTS);
         let leave = CancellationToken::new();
-        let handle = Handle { commands: sender, feed: feed.clone(), leave: leave.clone() };
+        let handle = Handle { commands: sender, feed: feed.clone(), refusals: refusals.clone(), leave: leave.clone() };
         let driver = Self {
             fixed,
             journal,
             feed,
             commands,
+            refusals,
             leave,
             reports,
             reporter,
@@ -387,6 +392,8 @@ impl Driver {
         let by = self.feed.read(|state| state.operator.clone());
         if let Err(refusal) = self.feed.read(|state| guard::admits(state, &command)) {
             tracing::warn!(?command, %refusal, "refused");
+            // Nobody listens to refusals in a headless run; the log has them.
+            let _ = self.refusals.send(refusal.to_string());
             return Ok(());
         }
         match command {

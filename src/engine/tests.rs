@@ -67,7 +67,7 @@ impl Bench {
 
     fn begin(&self, unattended: Option<Unattended>) -> (Driver, Handle) {
         let (driver, handle) = self.opening(unattended).begin(self.dir(), "d1".into()).unwrap();
-        handle.commands.send(Command::Declare { reason: "test".into() }).unwrap();
+        handle.commands.try_send(Command::Declare { reason: "test".into() }).unwrap();
         (driver, handle)
     }
 
@@ -145,7 +145,7 @@ async fn a_failed_step_is_retried_by_itself_then_asked_about() {
             matches!(state.ask_of(0), Some(Ask::AfterFailure { .. })) && state.steps[0].attempts.len() == attempt
         };
         watch(&handle, failed).await;
-        handle.commands.send(Command::Answer { step: "flaky".into(), answer: Answer::Retry }).unwrap();
+        handle.commands.try_send(Command::Answer { step: "flaky".into(), answer: Answer::Retry }).unwrap();
     }
     assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Passed));
     assert_eq!(bench.file("log").lines().count(), 4);
@@ -202,7 +202,7 @@ async fn a_command_in_doubt_is_never_repeated_without_a_person() {
     let run = tokio::spawn(driver.run());
     watch(&handle, |state| state.ask_of(0).is_some()).await;
     let answer = Answer::TakenAsDone { reason: "the bank says so".into() };
-    handle.commands.send(Command::Answer { step: "pay".into(), answer }).unwrap();
+    handle.commands.try_send(Command::Answer { step: "pay".into(), answer }).unwrap();
     assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Passed));
     assert_eq!(bench.file("log"), "");
 }
@@ -215,11 +215,11 @@ async fn going_again_from_a_step_does_all_after_it_again() {
     let run = tokio::spawn(driver.run());
     watch(&handle, |state| state.ask_of(2).is_some()).await;
     let answer = Answer::No { reason: "the table is empty".into() };
-    handle.commands.send(Command::Answer { step: "look".into(), answer }).unwrap();
+    handle.commands.try_send(Command::Answer { step: "look".into(), answer }).unwrap();
     watch(&handle, |state| matches!(state.ask_of(2), Some(Ask::AfterFailure { .. }))).await;
-    handle.commands.send(Command::Retry { step: "choose".into() }).unwrap();
+    handle.commands.try_send(Command::Retry { step: "choose".into() }).unwrap();
     watch(&handle, |state| matches!(state.ask_of(2), Some(Ask::Confirm { .. })) && state.steps[0].reopened == 1).await;
-    handle.commands.send(Command::Answer { step: "look".into(), answer: Answer::Yes }).unwrap();
+    handle.commands.try_send(Command::Answer { step: "look".into(), answer: Answer::Yes }).unwrap();
     assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Passed));
     assert_eq!(bench.file("log"), "choose\nrestore\nchoose\nrestore\n");
 }
@@ -245,9 +245,9 @@ async fn a_destructive_step_waits_for_the_exact_name() {
     let run = tokio::spawn(driver.run());
     watch(&handle, |state| matches!(state.ask_of(0), Some(Ask::TypeName { .. }))).await;
     for wrong in [Answer::Typed { name: "order".into() }, Answer::Yes] {
-        handle.commands.send(Command::Answer { step: "drop".into(), answer: wrong }).unwrap();
+        handle.commands.try_send(Command::Answer { step: "drop".into(), answer: wrong }).unwrap();
     }
-    handle.commands.send(Command::Note { text: "typed the wrong name".into() }).unwrap();
+    handle.commands.try_send(Command::Note { text: "typed the wrong name".into() }).unwrap();
     let state = watch(&handle, |state| !state.notes.is_empty()).await;
     assert!(state.steps[0].attempts.is_empty() && bench.file("log").is_empty());
     handle
@@ -265,11 +265,11 @@ async fn a_paused_drill_starts_nothing() {
     let (driver, handle) = bench.begin(None);
     let run = tokio::spawn(driver.run());
     watch(&handle, |state| state.ask_of(0).is_some()).await;
-    handle.commands.send(Command::Pause).unwrap();
-    handle.commands.send(Command::Answer { step: "look".into(), answer: Answer::Yes }).unwrap();
+    handle.commands.try_send(Command::Pause).unwrap();
+    handle.commands.try_send(Command::Answer { step: "look".into(), answer: Answer::Yes }).unwrap();
     let state = watch(&handle, |state| state.steps[0].status == StepStatus::Passed).await;
     assert!(state.paused.is_some() && state.steps[1].attempts.is_empty());
-    handle.commands.send(Command::Unpause).unwrap();
+    handle.commands.try_send(Command::Unpause).unwrap();
     assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Passed));
 }
 
@@ -292,7 +292,7 @@ async fn an_aborted_drill_ends_what_runs_and_can_no_longer_be_resumed() {
     let (driver, handle) = bench.begin(None);
     let run = tokio::spawn(driver.run());
     watch(&handle, |state| state.steps[0].status == StepStatus::Running).await;
-    handle.commands.send(Command::Abort { reason: "wrong service".into() }).unwrap();
+    handle.commands.try_send(Command::Abort { reason: "wrong service".into() }).unwrap();
     assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Aborted));
     let error = bench.opening(None).resume(bench.dir()).err().expect("a drill that has ended");
     assert_eq!(error.to_string(), "this drill has ended (aborted); nothing is left to resume");
