@@ -252,7 +252,7 @@ async fn a_destructive_step_waits_for_the_exact_name() {
     assert!(state.steps[0].attempts.is_empty() && bench.file("log").is_empty());
     handle
         .commands
-        .send(Command::Answer { step: "drop".into(), answer: Answer::Typed { name: "orders".into() } })
+        .try_send(Command::Answer { step: "drop".into(), answer: Answer::Typed { name: "orders".into() } })
         .unwrap();
     assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Passed));
     assert_eq!(bench.file("log"), "drop\n");
