@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use ask::{Answer, Ask, Choice, InputKind};
 pub use outcome::{Check, Facts, Failure, Measure, Outcome, Progress, Status, Unit};
 pub use point::{
-    BaseBackup, Basis, Coverage, Gap, Lsn, ParseTargetError, RecoveryPoint, RecoveryTarget, RedisSnapshot,
+    BaseBackup, Basis, Coverage, Fork, Gap, Lsn, ParseTargetError, RecoveryPoint, RecoveryTarget, RedisSnapshot,
     RestorePoint, SystemWindow, Window, parse_time,
 };
 

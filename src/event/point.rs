@@ -185,6 +185,15 @@ pub struct Gap {
     pub segments: u64,
 }
 
+/// A timeline's beginning: it left `parent` at `at`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fork {
+    pub timeline: u32,
+    pub parent: u32,
+    pub at: Lsn,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestorePoint {
@@ -221,6 +230,12 @@ pub enum SystemWindow {
         restore_points: Vec<RestorePoint>,
         /// Bytes of one WAL segment.
         segment_bytes: u64,
+        /// Where timelines fork, by the archive's history files.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        forks: Vec<Fork>,
+        /// The cluster whose WAL the archive holds; a u64 as text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        system_identifier: Option<String>,
         /// Things that a person should know: unreadable manifests, foreign files.
         warnings: Vec<String>,
     },

@@ -1,3 +1,4 @@
 //! What is recovered.
 
+pub mod postgres;
 pub mod redis;

@@ -1,2 +1,3 @@
+mod postgres;
 mod redis;
 mod support;

@@ -1,3 +1,4 @@
 //! Real servers for the tests.
 
+pub mod postgres;
 pub mod redis;

@@ -1,0 +1,109 @@
+//! `lifeboat wal push | fetch`: what PostgreSQL calls, thousands of times. Nothing else of the program is set up for it.
+//!
+//! Exit codes are part of PostgreSQL's contract: of a `restore_command`, 1 means "not there" and ends recovery, so only a
+//! definite answer may give it; everything else, a panic included, gives 255, which stops the server loudly.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::system::postgres::wal::{Fetch, Fetched, Location, Pushed, push};
+
+const FAILED_PUSH: u8 = 1;
+const NOT_THERE: u8 = 1;
+const FAILED_FETCH: u8 = 255;
+
+/// Runs the command when `args` (with the program's name) is one of the two; `None` otherwise, and for `--help`.
+pub fn fast_path(args: &[OsString]) -> Option<ExitCode> {
+    let is = |at: usize, word: &str| args.get(at).is_some_and(|arg| arg == word);
+    if !is(1, "wal") || args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        return None;
+    }
+    let rest = args.get(3..).unwrap_or_default();
+    let (failed, command): (u8, fn(&[OsString]) -> Result<u8, String>) = match () {
+        () if is(2, "push") => (FAILED_PUSH, run_push),
+        () if is(2, "fetch") => (FAILED_FETCH, run_fetch),
+        () => return None,
+    };
+    let code = match std::panic::catch_unwind(|| command(rest)) {
+        Ok(Ok(code)) => code,
+        Ok(Err(message)) => {
+            eprintln!("lifeboat wal: {message}");
+            failed
+        }
+        // The panic's message is on standard error already.
+        Err(_) => failed,
+    };
+    Some(ExitCode::from(code))
+}
+
+fn run_push(args: &[OsString]) -> Result<u8, String> {
+    let (options, files) = Options::read(args)?;
+    let [path] = files.as_slice() else { return Err("push takes one file: %p".to_owned()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
+    let pushed = runtime.block_on(async {
+        push(&options.location()?.open().map_err(|e| e.to_string())?, Path::new(path)).await.map_err(|e| e.to_string())
+    })?;
+    match pushed {
+        Pushed::Stored | Pushed::AlreadyThere => Ok(0),
+    }
+}
+
+fn run_fetch(args: &[OsString]) -> Result<u8, String> {
+    let (options, files) = Options::read(args)?;
+    let [name, path] = files.as_slice() else { return Err("fetch takes two words: %f %p".to_owned()) };
+    let name = name.to_str().ok_or("the file's name is not text")?;
+    let fetch = Fetch {
+        location: options.location()?,
+        stage: options.stage,
+        system_identifier: options.system_identifier,
+        end: options.end,
+    };
+    match fetch.run(name, Path::new(path)).map_err(|error| error.to_string())? {
+        Fetched::Restored => Ok(0),
+        Fetched::NotThere => Ok(NOT_THERE),
+    }
+}
+
+#[derive(Default)]
+struct Options {
+    store: Option<String>,
+    prefix: String,
+    stage: Option<PathBuf>,
+    system_identifier: Option<u64>,
+    end: Option<String>,
+}
+
+impl Options {
+    /// By hand: clap would cost more than the rename.
+    fn read(args: &[OsString]) -> Result<(Self, Vec<OsString>), String> {
+        let mut options = Self::default();
+        let mut files = Vec::new();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let Some(option) = arg.to_str().filter(|text| text.starts_with("--")) else {
+                files.push(arg.clone());
+                continue;
+            };
+            let value = args.next().ok_or_else(|| format!("{option} needs a value"))?;
+            let text = || value.to_str().map(str::to_owned).ok_or_else(|| format!("the value of {option} is not text"));
+            match option {
+                "--store" => options.store = Some(text()?),
+                "--prefix" => options.prefix = text()?,
+                "--stage" => options.stage = Some(PathBuf::from(value)),
+                "--system-id" => {
+                    let id = text()?.parse().map_err(|_| "--system-id takes a number".to_owned())?;
+                    options.system_identifier = Some(id);
+                }
+                "--end" => options.end = Some(text()?),
+                other => return Err(format!("{other} is unknown here")),
+            }
+        }
+        Ok((options, files))
+    }
+
+    fn location(&self) -> Result<Location, String> {
+        let url = self.store.clone().ok_or("--store says where the archive is, like file:///backups")?;
+        Ok(Location { url, prefix: self.prefix.clone() })
+    }
+}

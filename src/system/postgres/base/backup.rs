@@ -1,0 +1,488 @@
+//! A base backup streamed into the bucket: `pg_basebackup` to its standard output, cut at file borders into compressed
+//! parts that a restore unpacks side by side.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::mpsc;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use super::checksum::PgManifest;
+use super::manifest::{FORMAT, Manifest, Part};
+use super::tar::{BLOCK, Entry, Kind, TarError};
+use crate::clock;
+use crate::event::{BaseBackup, Failure, Lsn, Stream, Unit};
+use crate::process::{End, Spec};
+use crate::secret::Secret;
+use crate::store::{Bucket, StoreError, Upload};
+use crate::system::postgres::connect::Url;
+use crate::system::postgres::control::{Floor, programs};
+use crate::system::postgres::error::PgError;
+use crate::system::postgres::identity::Identity;
+use crate::system::postgres::report::{Meter, Reporter};
+use crate::system::postgres::wal::{Segment, WalFile, read_id};
+
+/// How long the archive may take for the last WAL that the backup needs.
+const ARCHIVE_WAIT: Duration = Duration::from_secs(120);
+
+/// How long `pg_basebackup` may say nothing: it waits for the archive too, without an end of its own.
+const SILENCE: Duration = Duration::from_secs(180);
+
+/// What clients would notice; everything else in the source's configuration is not carried over.
+const CLIENT_SETTINGS: [&str; 11] = [
+    "TimeZone",
+    "DateStyle",
+    "IntervalStyle",
+    "bytea_output",
+    "default_text_search_config",
+    "default_transaction_isolation",
+    "extra_float_digits",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "password_encryption",
+];
+
+/// Takes a base backup of a primary.
+pub struct Backup {
+    /// A superuser or a role that may replicate.
+    pub url: Secret,
+    /// The system's folder.
+    pub bucket: Bucket,
+    /// Directory of PostgreSQL's programs; found when absent.
+    pub bin: Option<PathBuf>,
+    pub cancel: CancellationToken,
+    pub report: Reporter,
+}
+
+struct Source {
+    identity: Identity,
+    segment_size: u64,
+    checksums: bool,
+    floor: Floor,
+    client_settings: BTreeMap<String, String>,
+    bytes: u64,
+}
+
+impl Backup {
+    /// Returns once the backup is whole and the WAL up to its stop is in the archive. On failure nothing of it counts.
+    pub async fn run(self) -> Result<BaseBackup, Failure> {
+        let url = Url::parse(&self.url)?;
+        let client = url.connect().await?;
+        let source = look(&client, &url.address()).await?;
+        self.refuse_foreign_bucket(&source).await?;
+        let bin = programs(self.bin.as_deref(), source.identity.major()).await?;
+        let started = server_time(&client).await?;
+        let label = self.reserve(started).await?;
+        self.report.say(format!("backup {label} of {} begins", source.identity.fingerprint())).await;
+        let result = self.take(&url, &client, &source, &bin, &label, started).await;
+        if result.is_err() {
+            self.clear(&label).await;
+        }
+        result.map(|manifest| manifest.summary()).map_err(Failure::from)
+    }
+
+    async fn refuse_foreign_bucket(&self, source: &Source) -> Result<(), PgError> {
+        let id = read_id(&self.bucket).await.map_err(|error| Failure::new("the archive cannot be read", error))?;
+        match id {
+            Some(id) if id.system_identifier != source.identity.system_identifier => Err(Failure::new(
+                format!("{} belongs to another cluster", self.bucket.name()),
+                format!("system identifier {} there, {} here", id.system_identifier, source.identity.system_identifier),
+            )
+            .now("give this system a folder of its own: `prefix` in the inventory")
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a label that nobody else has.
+    async fn reserve(&self, started: DateTime<Utc>) -> Result<String, PgError> {
+        let mut suffix = 0;
+        loop {
+            let mut label = started.format("%Y%m%dT%H%M%SZ").to_string();
+            if suffix > 0 {
+                label.push_str(&format!("-{suffix}"));
+            }
+            let note = format!("{{\"started\":\"{}\"}}\n", started.to_rfc3339());
+            match self.bucket.create(&format!("base/{label}/started.json"), note).await {
+                Ok(()) => return Ok(label),
+                Err(StoreError::Exists { .. }) => suffix += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn clear(&self, label: &str) {
+        // Without manifest.json it is invisible; what stays costs only space.
+        for object in self.bucket.list(&format!("base/{label}")).await.unwrap_or_default() {
+            if let Err(error) = self.bucket.delete(&object.key).await {
+                tracing::warn!(%error, "a part of a failed backup stays in the bucket");
+            }
+        }
+    }
+
+    async fn take(
+        &self,
+        url: &Url,
+        client: &Client,
+        source: &Source,
+        bin: &std::path::Path,
+        label: &str,
+        started: DateTime<Utc>,
+    ) -> Result<Manifest, PgError> {
+        let cut = self.stream(url, source, bin, label).await?;
+        let stopped = server_time(client).await?;
+        let raw = cut.backup_manifest.ok_or_else(|| {
+            Failure::new("the backup has no backup_manifest", "pg_basebackup did not send one")
+                .now("PostgreSQL 13 or later is needed")
+        })?;
+        let pg = PgManifest::parse(&raw).map_err(|why| Failure::new("the backup's own manifest is not usable", why))?;
+        if pg.system_identifier.is_some_and(|id| id != source.identity.system_identifier) {
+            return Err(Failure::new("the backup is of another cluster", "the server was exchanged meanwhile").into());
+        }
+        self.wait_for_wal(client, source, pg.timeline, pg.start, pg.end).await?;
+        let backup_manifest = self.store_manifest(label, &raw).await?;
+        let manifest = Manifest {
+            format: FORMAT,
+            label: label.to_owned(),
+            system_identifier: source.identity.system_identifier,
+            timeline: pg.timeline,
+            start_lsn: pg.start,
+            stop_lsn: pg.end,
+            started,
+            stopped,
+            server_version: source.identity.version.clone(),
+            version_number: source.identity.version_number,
+            wal_segment_bytes: source.segment_size,
+            data_checksums: source.checksums,
+            floor: source.floor,
+            client_settings: source.client_settings.clone(),
+            bytes: pg.files.values().map(|file| file.size).sum(),
+            parts: cut.parts,
+            backup_manifest,
+        };
+        let json = serde_json::to_vec_pretty(&manifest)
+            .map_err(|error| Failure::new("the backup's manifest could not be written", error))?;
+        self.bucket.create(&Manifest::key(label), json).await?;
+        Ok(manifest)
+    }
+
+    async fn store_manifest(&self, label: &str, raw: &[u8]) -> Result<Part, PgError> {
+        let key = format!("base/{label}/backup_manifest.zst");
+        let stored = zstd::bulk::compress(raw, 3).map_err(PgError::io("compressing the backup's manifest"))?;
+        let (digest, bytes) = (crate::digest::Digest::of(&stored), stored.len() as u64);
+        self.bucket.create(&key, stored).await?;
+        Ok(Part { key, digest, bytes, raw_bytes: raw.len() as u64 })
+    }
+
+    /// Runs `pg_basebackup` and cuts its tar.
+    async fn stream(&self, url: &Url, source: &Source, bin: &std::path::Path, label: &str) -> Result<Cut, PgError> {
+        let mut spec = Spec::new(bin.join("pg_basebackup"))
+            .args(["-D", "-", "-F", "tar", "-X", "none", "--checkpoint=fast", "--no-sync", "--no-password"])
+            .args(["--manifest-checksums=CRC32C", "--label"])
+            .arg(label)
+            .env("LC_ALL", "C");
+        for (name, value) in url.environment()? {
+            spec = spec.env(name, value);
+        }
+        let stop = self.cancel.child_token();
+        let (output, from_child) = mpsc::channel(64);
+        let (to_cutter, tar) = mpsc::channel(64);
+        let cutter = Cutter {
+            bucket: self.bucket.clone(),
+            folder: format!("base/{label}"),
+            runtime: tokio::runtime::Handle::current(),
+            part_size: (source.bytes / 16).clamp(4 << 20, 256 << 20),
+            meter: Meter::new("base backup", Unit::Bytes, Some(source.bytes)),
+            report: self.report.clone(),
+        };
+        let cutting = tokio::task::spawn_blocking(move || cutter.run(Pipe { chunks: tar, chunk: Vec::new(), at: 0 }));
+        let (end, stderr) = tokio::join!(spec.stream(output, &stop, |_| {}), relay(from_child, to_cutter, &stop));
+        let (stderr, silent) = stderr;
+        let cut = cutting.await.map_err(|error| Failure::new("the backup's compressor broke", error))?;
+        if silent {
+            return Err(Failure::new(
+                "pg_basebackup went silent",
+                format!(
+                    "nothing came for {} s; it waits for the archive when archive_command fails",
+                    SILENCE.as_secs()
+                ),
+            )
+            .now("look at pg_stat_archiver and the log of the source")
+            .into());
+        }
+        match end? {
+            // The bucket's error comes first: pg_basebackup only saw a closed pipe.
+            End::Exited(0) => cut,
+            End::Cancelled if self.cancel.is_cancelled() => {
+                Err(Failure::new("the backup was cancelled", "nothing of it counts").into())
+            }
+            end => {
+                cut?;
+                Err(Failure::new("pg_basebackup failed", format!("{} ({end})", stderr.trim()))
+                    .now("the role needs REPLICATION, and pg_hba.conf a line for it")
+                    .into())
+            }
+        }
+    }
+
+    /// A backup without its WAL cannot be made consistent: it counts when the archive has it.
+    async fn wait_for_wal(
+        &self,
+        client: &Client,
+        source: &Source,
+        timeline: u32,
+        start: Lsn,
+        stop: Lsn,
+    ) -> Result<(), PgError> {
+        let (mut next, last) = (
+            Segment::containing(start, timeline, source.segment_size),
+            Segment::before(stop, timeline, source.segment_size),
+        );
+        let deadline = clock::boot_now() + ARCHIVE_WAIT;
+        while next <= last {
+            let file = WalFile::Segment(next.to_string());
+            if self.bucket.exists(&file.key()).await? {
+                next = next.next();
+            } else if clock::boot_now() > deadline || self.cancel.is_cancelled() {
+                let row = client.query_opt("select last_failed_wal from pg_stat_archiver", &[]).await.ok().flatten();
+                let failed = row.and_then(|row| row.get::<_, Option<String>>(0));
+                let failed = failed.map_or(String::new(), |name| format!("; the source last failed to archive {name}"));
+                return Err(Failure::new(
+                    "the WAL that the backup needs did not reach the archive",
+                    format!("{next} is not in {}{failed}", self.bucket.name()),
+                )
+                .now("check that archive_command on the source is `lifeboat wal push` into this bucket")
+                .into());
+            } else {
+                clock::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn server_time(client: &Client) -> Result<DateTime<Utc>, PgError> {
+    let row = client.query_one("select clock_timestamp()", &[]).await;
+    Ok(row.map_err(|error| PgError::sql("asking the source for its time", &error))?.get(0))
+}
+
+async fn look(client: &Client, address: &str) -> Result<Source, PgError> {
+    let identity = Identity::read(client, address).await?;
+    let refuse = |what: &str, why: String, now: &str| PgError::from(Failure::new(what.to_owned(), why).now(now));
+    if identity.in_recovery {
+        return Err(refuse(
+            "the backup is taken from a primary",
+            format!("{address} is a standby"),
+            "give the URL of the primary",
+        ));
+    }
+    let wrong = |error| PgError::sql("looking at the source", &error);
+    let spaces = client
+        .query("select spcname::text from pg_tablespace where spcname not in ('pg_default', 'pg_global')", &[])
+        .await
+        .map_err(wrong)?;
+    if !spaces.is_empty() {
+        let names: Vec<String> = spaces.iter().map(|row| row.get(0)).collect();
+        return Err(refuse(
+            "a cluster with tablespaces cannot be backed up by Lifeboat yet",
+            format!("it has {}", names.join(", ")),
+            "move their tables to pg_default, or use another backup tool for this cluster",
+        ));
+    }
+    let rows = client.query("select name, setting from pg_settings", &[]).await.map_err(wrong)?;
+    let settings: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let text = |name: &str| settings.get(name).map_or("", String::as_str);
+    let number = |name: &str| text(name).parse::<u32>().unwrap_or(0);
+    if text("archive_mode") == "off" {
+        return Err(refuse(
+            "the source does not archive its WAL",
+            "archive_mode is off, and a backup without WAL cannot be restored".to_owned(),
+            "set archive_mode=on and archive_command to `lifeboat wal push …`, and restart the source",
+        ));
+    }
+    let bytes: i64 = client
+        .query_one("select coalesce(sum(pg_database_size(oid)), 0)::bigint from pg_database", &[])
+        .await
+        .map_err(wrong)?
+        .get(0);
+    Ok(Source {
+        identity,
+        segment_size: u64::from(number("wal_segment_size")),
+        checksums: text("data_checksums") == "on",
+        floor: Floor {
+            max_connections: number("max_connections"),
+            max_worker_processes: number("max_worker_processes"),
+            max_wal_senders: number("max_wal_senders"),
+            max_prepared_transactions: number("max_prepared_transactions"),
+            max_locks_per_transaction: number("max_locks_per_transaction"),
+        },
+        client_settings: CLIENT_SETTINGS
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), settings.get(*name)?.clone())))
+            .collect(),
+        bytes: u64::try_from(bytes).unwrap_or(0),
+    })
+}
+
+/// Passes the tar on and keeps the last of what `pg_basebackup` said; also tells whether it went silent.
+async fn relay(
+    mut from: mpsc::Receiver<(Stream, Vec<u8>)>,
+    to: mpsc::Sender<Vec<u8>>,
+    stop: &CancellationToken,
+) -> (String, bool) {
+    let mut said = Vec::new();
+    let mut silent = false;
+    loop {
+        match tokio::time::timeout(SILENCE, from.recv()).await {
+            Ok(Some((Stream::Out, bytes))) => {
+                if to.send(bytes).await.is_err() {
+                    // The cutter has failed and says why.
+                    stop.cancel();
+                }
+            }
+            Ok(Some((_, bytes))) => {
+                said.extend_from_slice(&bytes);
+                let excess = said.len().saturating_sub(4096);
+                said.drain(..excess);
+            }
+            Ok(None) => return (String::from_utf8_lossy(&said).into_owned(), silent),
+            Err(_) => {
+                silent = true;
+                stop.cancel();
+            }
+        }
+    }
+}
+
+/// Chunks of a channel as a stream of bytes.
+struct Pipe {
+    chunks: mpsc::Receiver<Vec<u8>>,
+    chunk: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.chunk.len() {
+            match self.chunks.blocking_recv() {
+                Some(chunk) => (self.chunk, self.at) = (chunk, 0),
+                None => return Ok(0),
+            }
+        }
+        let n = buffer.len().min(self.chunk.len() - self.at);
+        buffer[..n].copy_from_slice(&self.chunk[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+struct Cut {
+    parts: Vec<Part>,
+    backup_manifest: Option<Vec<u8>>,
+}
+
+struct Cutter {
+    bucket: Bucket,
+    folder: String,
+    runtime: tokio::runtime::Handle,
+    /// Raw bytes after which a part ends, at the next file border.
+    part_size: u64,
+    meter: Meter,
+    report: Reporter,
+}
+
+impl Cutter {
+    fn run(mut self, mut tar: Pipe) -> Result<Cut, PgError> {
+        let mut parts = Vec::new();
+        let mut current: Option<PartWriter> = None;
+        let mut backup_manifest = None;
+        let mut done = 0;
+        let mut buffer = vec![0; 1 << 18];
+        let damaged = |error: TarError| match error {
+            TarError::Special { .. } | TarError::Escapes { .. } => PgError::from(
+                Failure::new("the cluster cannot be backed up by Lifeboat yet", error)
+                    .now("tablespaces and links inside the data directory are not supported"),
+            ),
+            error => PgError::from(Failure::new("pg_basebackup's stream broke off", error)),
+        };
+        while let Some(entry) = Entry::next(&mut tar).map_err(damaged)? {
+            let padded = entry.size + entry.padding() as u64;
+            if entry.name == "backup_manifest" {
+                let mut bytes = vec![0; padded as usize];
+                tar.read_exact(&mut bytes).map_err(PgError::io("reading the backup's manifest"))?;
+                bytes.truncate(entry.size as usize);
+                backup_manifest = Some(bytes);
+                continue;
+            }
+            let mut part = match current.take() {
+                Some(part) => part,
+                None => self.begin(parts.len())?,
+            };
+            self.write(&mut part, &entry.header)?;
+            let mut left = padded;
+            while left > 0 {
+                let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                let n = tar.read(&mut buffer[..want]).map_err(PgError::io("reading pg_basebackup's stream"))?;
+                if n == 0 {
+                    return Err(damaged(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
+                }
+                self.write(&mut part, &buffer[..n])?;
+                left -= n as u64;
+                done += n as u64;
+                if let Some(progress) = self.meter.tick(done, (entry.kind == Kind::File).then(|| entry.name.clone())) {
+                    self.report.progress(progress);
+                }
+            }
+            if part.raw >= self.part_size {
+                parts.push(self.finish(part)?);
+            } else {
+                current = Some(part);
+            }
+        }
+        if let Some(part) = current {
+            parts.push(self.finish(part)?);
+        }
+        // The end mark's second block and padding: pg_basebackup must not see a closed pipe.
+        io::copy(&mut tar, &mut io::sink()).map_err(PgError::io("reading pg_basebackup's stream"))?;
+        Ok(Cut { parts, backup_manifest })
+    }
+
+    fn begin(&self, index: usize) -> Result<PartWriter, PgError> {
+        let key = format!("{}/part-{index:04}.tar.zst", self.folder);
+        let upload = self.runtime.block_on(self.bucket.upload(&key))?;
+        let encoder = zstd::stream::write::Encoder::new(Vec::with_capacity(2 << 20), 1);
+        Ok(PartWriter { encoder: encoder.map_err(PgError::io("starting the compressor"))?, upload, raw: 0 })
+    }
+
+    fn write(&self, part: &mut PartWriter, bytes: &[u8]) -> Result<(), PgError> {
+        part.encoder.write_all(bytes).map_err(PgError::io("compressing"))?;
+        part.raw += bytes.len() as u64;
+        if part.encoder.get_ref().len() >= 1 << 20 {
+            self.runtime.block_on(part.upload.write(part.encoder.get_ref()))?;
+            part.encoder.get_mut().clear();
+        }
+        Ok(())
+    }
+
+    /// Every part is a tar of its own, with an end mark.
+    fn finish(&self, mut part: PartWriter) -> Result<Part, PgError> {
+        self.write(&mut part, &[0; 2 * BLOCK])?;
+        let rest = part.encoder.finish().map_err(PgError::io("compressing"))?;
+        let written = self.runtime.block_on(async {
+            part.upload.write(&rest).await?;
+            part.upload.finish().await
+        })?;
+        Ok(Part { key: written.key, digest: written.digest, bytes: written.bytes, raw_bytes: part.raw })
+    }
+}
+
+struct PartWriter {
+    encoder: zstd::stream::write::Encoder<'static, Vec<u8>>,
+    upload: Upload,
+    raw: u64,
+}

@@ -1,0 +1,116 @@
+//! Our own manifest of a base backup: written last, so that a backup without it does not exist.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::event::{BaseBackup, Basis, Lsn};
+use crate::system::postgres::control::Floor;
+
+/// The format's version.
+pub const FORMAT: u32 = 1;
+
+/// `base/<label>/manifest.json`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub format: u32,
+    pub label: String,
+    #[serde(with = "u64_text")]
+    pub system_identifier: u64,
+    pub timeline: u32,
+    pub start_lsn: Lsn,
+    pub stop_lsn: Lsn,
+    /// By the source's clock, before and after.
+    pub started: DateTime<Utc>,
+    pub stopped: DateTime<Utc>,
+    pub server_version: String,
+    /// `150018`
+    pub version_number: u32,
+    pub wal_segment_bytes: u64,
+    pub data_checksums: bool,
+    pub floor: Floor,
+    /// Settings that change what a client sees, as the source had them.
+    pub client_settings: BTreeMap<String, String>,
+    /// Bytes unpacked.
+    pub bytes: u64,
+    pub parts: Vec<Part>,
+    pub backup_manifest: Part,
+}
+
+/// An object of the backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    pub key: String,
+    pub digest: Digest,
+    /// Bytes stored.
+    pub bytes: u64,
+    /// Bytes unpacked.
+    pub raw_bytes: u64,
+}
+
+impl Manifest {
+    pub fn key(label: &str) -> String {
+        format!("base/{label}/manifest.json")
+    }
+
+    /// Says in a sentence what is wrong.
+    pub fn parse(label: &str, bytes: &[u8]) -> Result<Self, String> {
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if manifest.format != FORMAT {
+            return Err(format!("it is of format {}, and this Lifeboat reads format {FORMAT}", manifest.format));
+        }
+        if manifest.label != label {
+            return Err(format!("it says that it is of `{}`", manifest.label));
+        }
+        let folder = format!("base/{label}/");
+        let foreign = |part: &Part| !part.key.starts_with(&folder) || part.key.contains("..");
+        if manifest.parts.iter().chain([&manifest.backup_manifest]).any(foreign) {
+            return Err("it names objects outside its own folder".to_owned());
+        }
+        if manifest.stop_lsn <= manifest.start_lsn || manifest.parts.is_empty() {
+            return Err("it is not complete".to_owned());
+        }
+        if !manifest.wal_segment_bytes.is_power_of_two() || manifest.wal_segment_bytes > 1 << 30 {
+            return Err("its segment size is impossible".to_owned());
+        }
+        Ok(manifest)
+    }
+
+    pub fn stored_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum::<u64>() + self.backup_manifest.bytes
+    }
+
+    /// As events tell it.
+    pub fn summary(&self) -> BaseBackup {
+        BaseBackup {
+            label: self.label.clone(),
+            system_identifier: self.system_identifier,
+            timeline: self.timeline,
+            start_lsn: self.start_lsn,
+            stop_lsn: self.stop_lsn,
+            started: self.started,
+            stopped: self.stopped,
+            bytes: self.bytes,
+            stored_bytes: self.stored_bytes(),
+            server_version: self.server_version.clone(),
+            basis: Basis::Observed,
+        }
+    }
+}
+
+/// A u64 that would lose digits as a JSON number.
+mod u64_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,11 @@
+//! Base backups in the bucket: how they are written, and what their manifests say.
+
+mod backup;
+mod checksum;
+mod manifest;
+mod tar;
+
+pub use backup::Backup;
+pub(super) use checksum::{Checksum, PgManifest};
+pub use manifest::{FORMAT, Manifest, Part};
+pub(super) use tar::{Entry, Kind, TarError};

@@ -1,0 +1,221 @@
+//! What is in the bucket: whole base backups, the WAL as runs without a hole, and where timelines fork.
+
+use std::collections::BTreeMap;
+
+use crate::event::{BaseBackup, Coverage, Fork, Gap, Lsn, RestorePoint};
+use crate::store::{Bucket, Object};
+
+use super::base::Manifest;
+use super::error::PgError;
+use super::wal::{ArchiveId, Segment, WalFile, read_id};
+
+/// PostgreSQL's own segment size, when nothing says otherwise.
+const USUAL_SEGMENT: u64 = 16 << 20;
+
+/// What can be recovered from a system's folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Catalogue {
+    /// The oldest first; every one has its manifest.
+    pub backups: Vec<BaseBackup>,
+    /// By timeline and place.
+    pub coverage: Vec<Coverage>,
+    pub gaps: Vec<Gap>,
+    /// Not looked for yet: they stand inside the WAL.
+    pub restore_points: Vec<RestorePoint>,
+    /// By timeline.
+    pub forks: Vec<Fork>,
+    /// Whose WAL the archive holds; `None` when nothing was pushed.
+    pub system_identifier: Option<u64>,
+    pub segment_bytes: u64,
+    pub warnings: Vec<String>,
+}
+
+/// Lists the bucket. Damaged manifests and foreign files become warnings; only an unreadable bucket is an error.
+pub async fn list(bucket: &Bucket) -> Result<Catalogue, PgError> {
+    let mut warnings = Vec::new();
+    let id = match read_id(bucket).await {
+        Ok(id) => id,
+        Err(super::wal::WalError::Store(error)) => return Err(error.into()),
+        Err(error) => {
+            warnings.push(error.to_string());
+            None
+        }
+    };
+    let backups = backups(bucket, &mut warnings).await?;
+    let segment_bytes = id.map_or(USUAL_SEGMENT, |ArchiveId { segment_size, .. }| segment_size);
+    let objects = bucket.list("wal").await?;
+    let (coverage, gaps) = runs(&objects, segment_bytes, &mut warnings);
+    let forks = forks(bucket, &objects, &mut warnings).await?;
+    Ok(Catalogue {
+        backups,
+        coverage,
+        gaps,
+        restore_points: Vec::new(),
+        forks,
+        system_identifier: id.map(|id| id.system_identifier),
+        segment_bytes,
+        warnings,
+    })
+}
+
+/// A backup's manifest by label.
+pub async fn manifest(bucket: &Bucket, label: &str) -> Result<Manifest, PgError> {
+    let bytes = bucket.read(&Manifest::key(label)).await?;
+    Manifest::parse(label, &bytes).map_err(|why| {
+        crate::event::Failure::new(format!("the manifest of backup {label} is not usable"), why)
+            .now("choose another backup")
+            .into()
+    })
+}
+
+async fn backups(bucket: &Bucket, warnings: &mut Vec<String>) -> Result<Vec<BaseBackup>, PgError> {
+    let mut found = Vec::new();
+    let objects = bucket.list("base").await?;
+    let size = |key: &str| objects.iter().find(|object| object.key == key).map(|object| object.size);
+    for object in &objects {
+        let Some(label) = object.key.strip_prefix("base/").and_then(|rest| rest.strip_suffix("/manifest.json")) else {
+            continue;
+        };
+        let manifest = match Manifest::parse(label, &bucket.read(&object.key).await?) {
+            Ok(manifest) => manifest,
+            Err(why) => {
+                warnings.push(format!("backup {label} is not usable: its manifest: {why}"));
+                continue;
+            }
+        };
+        let whole = |part: &super::base::Part| size(&part.key) == Some(part.bytes);
+        match manifest.parts.iter().chain([&manifest.backup_manifest]).find(|part| !whole(part)) {
+            Some(part) => warnings.push(format!(
+                "backup {label} is not usable: {} is {}",
+                part.key,
+                size(&part.key)
+                    .map_or("missing".to_owned(), |size| format!("{size} bytes, and should be {}", part.bytes))
+            )),
+            None => found.push(manifest.summary()),
+        }
+    }
+    found.sort_by_key(|backup| backup.stop_lsn);
+    found.sort_by_key(|backup| backup.stopped);
+    Ok(found)
+}
+
+/// Runs of consecutive segments, and what is missing between them.
+fn runs(objects: &[Object], segment_size: u64, warnings: &mut Vec<String>) -> (Vec<Coverage>, Vec<Gap>) {
+    let mut segments: BTreeMap<Segment, &Object> = BTreeMap::new();
+    for object in objects {
+        let name = object.key.rsplit('/').next().unwrap_or_default();
+        match WalFile::parse(name.strip_suffix(".zst").unwrap_or(name)).filter(|file| file.key() == object.key) {
+            Some(WalFile::Segment(name)) => match Segment::parse(&name, segment_size) {
+                Some(segment) => {
+                    segments.insert(segment, object);
+                }
+                None => warnings.push(format!("{} is not a segment of {segment_size} bytes", object.key)),
+            },
+            Some(_) => {}
+            None => warnings.push(format!("{} does not belong in a WAL archive", object.key)),
+        }
+    }
+    let (mut coverage, mut gaps): (Vec<Coverage>, Vec<Gap>) = (Vec::new(), Vec::new());
+    let mut last: Option<Segment> = None;
+    for (segment, object) in segments {
+        let follows = last.is_some_and(|last| last.next() == segment);
+        match coverage.last_mut().filter(|_| follows) {
+            Some(run) => {
+                run.to = segment.end();
+                run.last_segment = segment.to_string();
+                run.segments += 1;
+                run.stored_bytes += object.size;
+                run.to_time = Some(object.modified);
+            }
+            None => {
+                if let Some(before) = last.filter(|last| last.timeline == segment.timeline) {
+                    gaps.push(Gap {
+                        timeline: segment.timeline,
+                        first_missing: before.next().to_string(),
+                        last_missing: Segment { number: segment.number - 1, ..segment }.to_string(),
+                        segments: segment.number - before.number - 1,
+                    });
+                }
+                coverage.push(Coverage {
+                    timeline: segment.timeline,
+                    from: segment.start(),
+                    to: segment.end(),
+                    first_segment: segment.to_string(),
+                    last_segment: segment.to_string(),
+                    segments: 1,
+                    stored_bytes: object.size,
+                    from_time: Some(object.modified),
+                    to_time: Some(object.modified),
+                });
+            }
+        }
+        last = Some(segment);
+    }
+    (coverage, gaps)
+}
+
+/// The last line of a timeline's history names its parent and where it left it.
+async fn forks(bucket: &Bucket, objects: &[Object], warnings: &mut Vec<String>) -> Result<Vec<Fork>, PgError> {
+    let mut forks = Vec::new();
+    for object in objects {
+        let name = object.key.rsplit('/').next().unwrap_or_default();
+        let Some(WalFile::History(timeline)) = WalFile::parse(name) else { continue };
+        let bytes = bucket.read(&object.key).await?;
+        match last_fork(&String::from_utf8_lossy(&bytes)) {
+            Some((parent, at)) if parent < timeline => forks.push(Fork { timeline, parent, at }),
+            _ => warnings.push(format!("{} cannot be read; timeline {timeline} is unknown", object.key)),
+        }
+    }
+    forks.sort_by_key(|fork| fork.timeline);
+    Ok(forks)
+}
+
+fn last_fork(text: &str) -> Option<(u32, Lsn)> {
+    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with('#'))?;
+    let mut words = line.split_whitespace();
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(key: &str) -> Object {
+        Object { key: key.to_owned(), size: 10, modified: chrono::DateTime::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn a_hole_splits_the_coverage_and_is_named() {
+        let name = |n: u32| object(&format!("wal/00000001/0000000100000000{n:08X}.zst"));
+        let mut objects: Vec<Object> = [1, 2, 3, 6, 7].into_iter().map(name).collect();
+        objects.push(object("wal/00000002/000000020000000000000008.zst"));
+        objects.push(object("wal/00000001/000000010000000000000002.00000028.backup"));
+        objects.push(object("wal/00000001/passwords.txt"));
+        objects.push(object("wal/00000002/000000010000000000000009.zst"));
+        let mut warnings = Vec::new();
+        let (coverage, gaps) = runs(&objects, 16 << 20, &mut warnings);
+        let runs: Vec<_> =
+            coverage.iter().map(|run| (run.timeline, run.from.to_string(), run.to.to_string(), run.segments)).collect();
+        assert_eq!(
+            runs,
+            [
+                (1, "0/1000000".to_owned(), "0/4000000".to_owned(), 3),
+                (1, "0/6000000".to_owned(), "0/8000000".to_owned(), 2),
+                (2, "0/8000000".to_owned(), "0/9000000".to_owned(), 1)
+            ]
+        );
+        assert_eq!(gaps.len(), 1);
+        assert_eq!(
+            (gaps[0].first_missing.as_str(), gaps[0].last_missing.as_str(), gaps[0].segments),
+            ("000000010000000000000004", "000000010000000000000005", 2)
+        );
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+    }
+
+    #[test]
+    fn a_history_names_its_parent() {
+        let text = "1\t0/5000000\tno recovery target specified\n\n2\t0/9A3F028\tbefore 2026-11-21 10:02:31+00\n";
+        assert_eq!(last_fork(text), Some((2, "0/9A3F028".parse().unwrap())));
+        assert_eq!(last_fork("garbage"), None);
+    }
+}

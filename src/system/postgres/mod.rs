@@ -1,0 +1,26 @@
+//! PostgreSQL: identity, base backups, the WAL archive, restore, promotion, the fence, checks, queries.
+//!
+//! A system's folder in the bucket:
+//!
+//! ```text
+//! archive.json              whose WAL this is
+//! base/<label>/             part-0000.tar.zst …, backup_manifest.zst, and last of all manifest.json
+//! wal/<timeline>/           segments, history files
+//! ```
+
+mod base;
+pub mod catalogue;
+mod connect;
+mod control;
+mod error;
+mod identity;
+mod report;
+mod tls;
+pub mod wal;
+
+pub use base::{Backup, Manifest, Part};
+pub use connect::{TIMEOUT, Url, address, connect};
+pub use control::{ControlData, Floor, programs};
+pub use error::PgError;
+pub use identity::Identity;
+pub use report::{Report, Reporter};

@@ -1,0 +1,164 @@
+//! What push, fetch and the stager share: the archive's identity, and reading a segment out of the bucket.
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::{BadSegment, Header, WalFile};
+use crate::store::{Bucket, StoreError};
+
+/// The archive's identity.
+pub const ARCHIVE: &str = "archive.json";
+
+/// PostgreSQL's largest segment.
+const LARGEST: u64 = 1 << 30;
+
+#[derive(Debug, thiserror::Error)]
+pub enum WalError {
+    #[error(transparent)]
+    Bad(#[from] BadSegment),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{operation} {path} failed: {source}")]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("{name} is already in {bucket} with other content; another server may be archiving there")]
+    Conflict { name: String, bucket: String },
+    #[error("{bucket} is the archive of cluster {owner}; WAL of cluster {found} does not go there")]
+    ForeignArchive { bucket: String, owner: u64, found: u64 },
+    #[error("{bucket} holds no WAL archive (there is no archive.json)")]
+    NoArchive { bucket: String },
+    #[error("{key} in {bucket} is damaged: {why}")]
+    Damaged { key: String, bucket: String, why: String },
+    #[error("the server that asked for {0} is gone")]
+    Orphaned(String),
+}
+
+impl WalError {
+    /// Trying again may help.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Io { .. } | StoreError::Url { .. }) | Self::NoArchive { .. })
+    }
+}
+
+/// Whose WAL an archive holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchiveId {
+    pub system_identifier: u64,
+    /// Bytes.
+    pub segment_size: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    format: u32,
+    /// A u64 beyond 2^53: text.
+    system_identifier: String,
+    segment_bytes: u64,
+}
+
+impl ArchiveId {
+    fn to_json(self) -> String {
+        let written = Written {
+            format: 1,
+            system_identifier: self.system_identifier.to_string(),
+            segment_bytes: self.segment_size,
+        };
+        serde_json::to_string_pretty(&written).expect("two numbers and a text are JSON") + "\n"
+    }
+
+    fn from_json(bytes: &[u8], bucket: &Bucket) -> Result<Self, WalError> {
+        let damaged =
+            |why: String| WalError::Damaged { key: ARCHIVE.to_owned(), bucket: bucket.name().to_owned(), why };
+        let written: Written = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        if written.format != 1 {
+            return Err(damaged(format!("it is of format {}, and this Lifeboat reads format 1", written.format)));
+        }
+        let system_identifier =
+            written.system_identifier.parse().map_err(|_| damaged("no system identifier".into()))?;
+        if !written.segment_bytes.is_power_of_two() || written.segment_bytes > LARGEST {
+            return Err(damaged(format!("a segment cannot have {} bytes", written.segment_bytes)));
+        }
+        Ok(Self { system_identifier, segment_size: written.segment_bytes })
+    }
+}
+
+/// Where a bucket is, for commands that open it only when they must.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    pub url: String,
+    pub prefix: String,
+}
+
+impl Location {
+    pub fn open(&self) -> Result<Bucket, StoreError> {
+        Bucket::open(&self.url, &self.prefix)
+    }
+}
+
+/// The archive's identity; `None` while nothing was pushed.
+pub async fn read_id(bucket: &Bucket) -> Result<Option<ArchiveId>, WalError> {
+    match bucket.read(ARCHIVE).await {
+        Ok(bytes) => ArchiveId::from_json(&bytes, bucket).map(Some),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes the archive for a cluster, or refuses it when it is another's.
+pub async fn claim(bucket: &Bucket, id: ArchiveId) -> Result<(), WalError> {
+    let owner = match read_id(bucket).await? {
+        Some(owner) => owner,
+        None => match bucket.create(ARCHIVE, id.to_json()).await {
+            Ok(()) => id,
+            // Two first pushes at once: the other's word counts.
+            Err(StoreError::Exists { .. }) => read_id(bucket).await?.unwrap_or(id),
+            Err(error) => return Err(error.into()),
+        },
+    };
+    if owner.system_identifier != id.system_identifier {
+        let (owner, found) = (owner.system_identifier, id.system_identifier);
+        return Err(WalError::ForeignArchive { bucket: bucket.name().to_owned(), owner, found });
+    }
+    Ok(())
+}
+
+/// A file's content out of the bucket, decompressed and checked against its name; `None` when it is definitely not there.
+pub async fn read_file(
+    bucket: &Bucket,
+    file: &WalFile,
+    system_identifier: Option<u64>,
+) -> Result<Option<Vec<u8>>, WalError> {
+    let key = file.key();
+    let stored = match bucket.read(&key).await {
+        Ok(stored) => stored,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if !file.is_wal() {
+        return Ok(Some(stored.into()));
+    }
+    let bytes = decompress(&stored).map_err(|why| {
+        let bucket = bucket.name().to_owned();
+        WalError::Damaged { key, bucket, why }
+    })?;
+    Header::check(&file.name(), &bytes, system_identifier)?;
+    Ok(Some(bytes))
+}
+
+pub(super) fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut compressor = zstd::bulk::Compressor::new(1)?;
+    compressor.include_checksum(true)?;
+    compressor.compress(bytes)
+}
+
+/// One frame that says its size, as [`compress`] writes.
+pub(super) fn decompress(stored: &[u8]) -> Result<Vec<u8>, String> {
+    let size = zstd::zstd_safe::get_frame_content_size(stored)
+        .ok()
+        .flatten()
+        .filter(|size| *size <= LARGEST)
+        .ok_or("it is not a compressed WAL segment")?;
+    zstd::bulk::decompress(stored, size as usize).map_err(|error| error.to_string())
+}

@@ -1,0 +1,58 @@
+//! The commands as PostgreSQL's configuration holds them. A shell reads them, so every item is quoted.
+
+use std::path::Path;
+
+use super::archive::Location;
+use super::fetch::Fetch;
+
+/// The value of `archive_command`; `program` is Lifeboat's absolute path.
+pub fn archive_command(program: &Path, location: &Location) -> String {
+    format!("{} %p", line(program, "push", location))
+}
+
+/// The value of `restore_command`.
+pub fn restore_command(program: &Path, fetch: &Fetch) -> String {
+    let mut text = line(program, "fetch", &fetch.location);
+    let mut option = |name: &str, value: &str| text.push_str(&format!(" {name} {}", quoted(value)));
+    if let Some(stage) = &fetch.stage {
+        option("--stage", &stage.to_string_lossy());
+    }
+    if let Some(id) = fetch.system_identifier {
+        option("--system-id", &id.to_string());
+    }
+    if let Some(end) = &fetch.end {
+        option("--end", end);
+    }
+    text.push_str(" %f %p");
+    text
+}
+
+/// `exec`: no shell stays between, so that the command sees when the server is gone.
+fn line(program: &Path, what: &str, location: &Location) -> String {
+    let mut text = format!("exec {} wal {what} --store {}", quoted(&program.to_string_lossy()), quoted(&location.url));
+    if !location.prefix.is_empty() {
+        text.push_str(&format!(" --prefix {}", quoted(&location.prefix)));
+    }
+    text
+}
+
+/// For the shell, and for PostgreSQL's own `%` codes.
+fn quoted(text: &str) -> String {
+    let text = text.replace('%', "%%");
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=+%,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_path_reaches_the_shell() {
+        let location = Location { url: "file:///b; touch $(x)".to_owned(), prefix: "it's 100%".to_owned() };
+        assert_eq!(
+            archive_command(Path::new("/opt/life boat"), &location),
+            r"exec '/opt/life boat' wal push --store 'file:///b; touch $(x)' --prefix 'it'\''s 100%%' %p"
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! `restore_command`: a rename when the stager was faster, the bucket otherwise. Without a stage hit nothing is set up
+//! that a rename does not need: no runtime, no bucket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::archive::{Location, WalError, read_file, read_id};
+use super::name::{BadSegment, WalFile};
+use super::stage;
+use crate::clock;
+
+/// Between two looks at the stage.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Tries at a bucket that fails, with a doubling pause.
+const TRIES: u32 = 6;
+
+/// Gets WAL files for a server in recovery.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    pub location: Location,
+    /// Where a running restore puts segments ahead of the server.
+    pub stage: Option<PathBuf>,
+    /// Segments of another cluster are refused.
+    pub system_identifier: Option<u64>,
+    /// The first segment that is beyond the plan: it and later ones of its timeline are "not there".
+    pub end: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetched {
+    Restored,
+    /// Definitely: the archive is there, and the file is not in it.
+    NotThere,
+}
+
+impl Fetch {
+    /// Puts `name` at `to`. Blocks while a living stager has it on its way.
+    pub fn run(&self, name: &str, to: &Path) -> Result<Fetched, WalError> {
+        let file = WalFile::parse(name).ok_or_else(|| BadSegment::Name(name.to_owned()))?;
+        if let Some(stage) = &self.stage {
+            if self.is_beyond(name) {
+                stage::note_missing(stage, name);
+                return Ok(Fetched::NotThere);
+            }
+            if self.from_stage(stage, name, to)? {
+                return Ok(Fetched::Restored);
+            }
+        }
+        let Some(bytes) = self.from_bucket(&file)? else {
+            if let Some(stage) = self.stage.as_ref().filter(|_| file.is_wal()) {
+                stage::note_missing(stage, name);
+            }
+            return Ok(Fetched::NotThere);
+        };
+        place(&bytes, to).map_err(|source| WalError::Io { operation: "writing", path: to.to_owned(), source })?;
+        Ok(Fetched::Restored)
+    }
+
+    fn is_beyond(&self, name: &str) -> bool {
+        self.end.as_deref().is_some_and(|end| name.len() == 24 && name[..8] == end[..8] && name >= end)
+    }
+
+    fn from_stage(&self, stage: &Path, name: &str, to: &Path) -> Result<bool, WalError> {
+        let parent = nix::unistd::getppid();
+        loop {
+            match std::fs::rename(stage.join(name), to) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(WalError::Io { operation: "renaming", path: stage.join(name), source }),
+            }
+            match stage::on_its_way(stage, name) {
+                stage::Way::Coming => clock::block(LOOK),
+                // It may have arrived between the two looks.
+                stage::Way::Delivered => return Ok(std::fs::rename(stage.join(name), to).is_ok()),
+                stage::Way::NotComing => return Ok(false),
+            }
+            if nix::unistd::getppid() != parent {
+                return Err(WalError::Orphaned(name.to_owned()));
+            }
+        }
+    }
+
+    fn from_bucket(&self, file: &WalFile) -> Result<Option<Vec<u8>>, WalError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|source| WalError::Io {
+            operation: "starting a runtime for",
+            path: PathBuf::from(file.name()),
+            source,
+        })?;
+        let mut pause = Duration::from_millis(100);
+        for left in (0..TRIES).rev() {
+            match runtime.block_on(self.once(file)) {
+                Err(error) if error.may_pass() && left > 0 => {
+                    eprintln!("lifeboat wal fetch: {error}; trying again");
+                    clock::block(pause);
+                    pause *= 2;
+                }
+                result => return result,
+            }
+        }
+        Ok(None)
+    }
+
+    async fn once(&self, file: &WalFile) -> Result<Option<Vec<u8>>, WalError> {
+        let bucket = self.location.open()?;
+        let found = read_file(&bucket, file, self.system_identifier).await?;
+        // A bucket that is not mounted is empty too, and must not look like the end of WAL.
+        if found.is_none() && read_id(&bucket).await?.is_none() {
+            return Err(WalError::NoArchive { bucket: bucket.name().to_owned() });
+        }
+        Ok(found)
+    }
+}
+
+/// Whole or not at all.
+fn place(bytes: &[u8], to: &Path) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut scratch = to.as_os_str().to_owned();
+    scratch.push(".lifeboat");
+    let scratch = PathBuf::from(scratch);
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
+    io::Write::write_all(&mut file, bytes)?;
+    std::fs::rename(&scratch, to)
+}

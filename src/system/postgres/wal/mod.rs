@@ -1,0 +1,24 @@
+//! The WAL archive: `archive_command` is `lifeboat wal push`, `restore_command` is `lifeboat wal fetch`.
+//!
+//! ```text
+//! archive.json                                    whose WAL this is; written once, by the first push
+//! wal/00000001/000000010000000000000004.zst       a segment
+//! wal/00000002/00000002.history                   where a timeline came from
+//! ```
+
+mod archive;
+mod command;
+mod fetch;
+mod name;
+mod push;
+mod stage;
+
+pub(super) use archive::{ARCHIVE, read_id};
+pub use archive::{ArchiveId, Location, WalError};
+pub use command::{archive_command, restore_command};
+pub use fetch::{Fetch, Fetched};
+#[cfg(test)]
+pub(crate) use name::tests::segment_bytes;
+pub use name::{BadSegment, Header, Segment, WalFile};
+pub use push::{Pushed, push};
+pub(super) use stage::{Counters, Stager, missing_in};

@@ -1,0 +1,213 @@
+//! The stage: WAL that is fetched and decompressed ahead of the server, on its own file system.
+//!
+//! ```text
+//! lock       held by the living stager
+//! plan       what it will deliver, a name a line, in order
+//! status     how many it has delivered, and how many it will deliver without waiting for the server
+//! missing    the last segment that the server asked for and that is not in the archive
+//! <segment>  delivered: appears whole, by rename, and leaves by rename
+//! ```
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::archive::{WalError, read_file};
+use super::name::WalFile;
+use crate::clock;
+use crate::process::Account;
+use crate::store::Bucket;
+
+/// Between two looks at what the server has taken.
+const LOOK: Duration = Duration::from_millis(3);
+
+const TRIES: u32 = 6;
+
+/// What a stager has done so far, for progress.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Segments delivered.
+    pub delivered: AtomicU64,
+    /// Segments that the server has taken.
+    pub taken: AtomicU64,
+    /// Bytes delivered.
+    pub bytes: AtomicU64,
+}
+
+/// Delivers a plan's segments in order, at most `window` ahead of the server.
+pub struct Stager {
+    bucket: Bucket,
+    directory: PathBuf,
+    plan: Vec<String>,
+    system_identifier: u64,
+    owner: Option<Account>,
+    window: u64,
+    counters: Arc<Counters>,
+    _lock: File,
+    status: File,
+}
+
+impl Stager {
+    /// Takes the stage: after this, `wal fetch` waits for what is in the plan.
+    pub fn prepare(
+        bucket: Bucket,
+        directory: PathBuf,
+        plan: Vec<String>,
+        system_identifier: u64,
+        owner: Option<Account>,
+        window: u64,
+        counters: Arc<Counters>,
+    ) -> Result<Self, WalError> {
+        let io = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| WalError::Io { operation, path, source }
+        };
+        let create = |name: &str| {
+            let path = directory.join(name);
+            let file =
+                std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path);
+            let file = file.map_err(io("creating", &path))?;
+            owner.as_ref().map_or(Ok(()), |owner| owner.give(&path)).map_err(io("giving away", &path))?;
+            Ok::<_, WalError>(file)
+        };
+        let lock = create("lock")?;
+        lock.lock().map_err(io("locking", &directory.join("lock")))?;
+        let text: String = plan.iter().flat_map(|name| [name.as_str(), "\n"]).collect();
+        create("plan")?.write_all_at(text.as_bytes(), 0).map_err(io("writing", &directory.join("plan")))?;
+        let status = create("status")?;
+        let stager = Self { bucket, directory, plan, system_identifier, owner, window, counters, _lock: lock, status };
+        stager.publish(0, stager.window)?;
+        Ok(stager)
+    }
+
+    /// Works until everything is delivered or `cancel`; blocks its thread. `runtime` does the bucket's part.
+    pub fn run(self, runtime: &tokio::runtime::Handle, cancel: &CancellationToken) -> Result<(), WalError> {
+        let mut outstanding: VecDeque<PathBuf> = VecDeque::new();
+        for (index, name) in self.plan.iter().enumerate() {
+            let index = index as u64;
+            loop {
+                while outstanding.front().is_some_and(|path| !path.exists()) {
+                    outstanding.pop_front();
+                    self.counters.taken.fetch_add(1, Ordering::Relaxed);
+                }
+                let limit = index - outstanding.len() as u64 + self.window;
+                self.publish(index, limit)?;
+                if index < limit {
+                    break;
+                }
+                if cancel.is_cancelled() {
+                    return Ok(());
+                }
+                clock::block(LOOK);
+            }
+            if cancel.is_cancelled() {
+                return Ok(());
+            }
+            outstanding.push_back(self.deliver(name, runtime, cancel)?);
+        }
+        self.publish(self.plan.len() as u64, 0)
+    }
+
+    fn deliver(
+        &self,
+        name: &str,
+        runtime: &tokio::runtime::Handle,
+        cancel: &CancellationToken,
+    ) -> Result<PathBuf, WalError> {
+        let file = WalFile::parse(name).ok_or_else(|| super::BadSegment::Name(name.to_owned()))?;
+        let mut pause = Duration::from_millis(100);
+        let mut left = TRIES;
+        let bytes = loop {
+            match runtime.block_on(read_file(&self.bucket, &file, Some(self.system_identifier))) {
+                Ok(Some(bytes)) => break bytes,
+                Ok(None) => {
+                    let (bucket, key) = (self.bucket.name().to_owned(), file.key());
+                    return Err(crate::store::StoreError::NotFound { bucket, key }.into());
+                }
+                Err(error) if error.may_pass() && left > 1 && !cancel.is_cancelled() => {
+                    left -= 1;
+                    clock::block(pause);
+                    pause *= 2;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let (scratch, path) = (self.directory.join(".coming"), self.directory.join(name));
+        let io = |operation, path: &PathBuf| {
+            let path = path.clone();
+            move |source| WalError::Io { operation, path, source }
+        };
+        let mut target = std::fs::OpenOptions::new();
+        let mut target = target
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&scratch)
+            .map_err(io("creating", &scratch))?;
+        io::Write::write_all(&mut target, &bytes).map_err(io("writing", &scratch))?;
+        self.owner.as_ref().map_or(Ok(()), |owner| owner.give(&scratch)).map_err(io("giving away", &scratch))?;
+        std::fs::rename(&scratch, &path).map_err(io("renaming", &scratch))?;
+        self.counters.delivered.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(path)
+    }
+
+    fn publish(&self, delivered: u64, limit: u64) -> Result<(), WalError> {
+        let text = format!("{delivered:020} {limit:020}\n");
+        self.status.write_all_at(text.as_bytes(), 0).map_err(|source| WalError::Io {
+            operation: "writing",
+            path: self.directory.join("status"),
+            source,
+        })
+    }
+}
+
+/// Where a segment is that is not on the stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The stager will deliver it whatever the server does.
+    Coming,
+    /// It was there; either it still is, or it was taken before.
+    Delivered,
+    /// No stager lives, it is not in the plan, or it comes only after the server has taken others.
+    NotComing,
+}
+
+pub(super) fn on_its_way(stage: &Path, name: &str) -> Way {
+    let alive = File::open(stage.join("lock"))
+        .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)));
+    if !alive {
+        // Its last act may have been to deliver just this.
+        return Way::Delivered;
+    }
+    let read = |file: &str| std::fs::read_to_string(stage.join(file)).unwrap_or_default();
+    let Some(index) = read("plan").lines().position(|line| line == name) else { return Way::NotComing };
+    let status = read("status");
+    let mut numbers = status.split_whitespace().map(|number| number.parse().unwrap_or(0_u64));
+    let (delivered, limit) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    match index as u64 {
+        index if index < delivered => Way::Delivered,
+        index if index < limit => Way::Coming,
+        _ => Way::NotComing,
+    }
+}
+
+/// Tells the restore that the server wants a segment that is not there.
+pub(super) fn note_missing(stage: &Path, name: &str) {
+    // Only a hint for the watching restore; the exit code is what PostgreSQL goes by.
+    let scratch = stage.join(".missing");
+    let _ = std::fs::write(&scratch, name).and_then(|()| std::fs::rename(&scratch, stage.join("missing")));
+}
+
+/// What the server asked for in vain, last.
+pub fn missing_in(stage: &Path) -> Option<String> {
+    std::fs::read_to_string(stage.join("missing")).ok()
+}

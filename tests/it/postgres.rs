@@ -1,0 +1,4 @@
+//! PostgreSQL, against real servers.
+
+mod backup;
+mod wal;
