@@ -1,3 +1,4 @@
 //! Redis, against real servers.
 
+mod restore;
 mod snapshot;

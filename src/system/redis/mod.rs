@@ -8,11 +8,13 @@ mod catalogue;
 mod connect;
 mod lane;
 pub mod rdb;
+mod restore;
 mod snapshot;
 mod transfer;
 
 pub use catalogue::{FORMAT, Manifest, Source, list, manifest};
 pub use connect::{Info, Redis, RedisError, address, at_address};
 pub use lane::Report;
+pub use restore::{MARKER, Restore, RestoreError, Restored, restored_url, undo};
 pub use snapshot::{Snapshot, SnapshotError, Taken};
 pub use transfer::TransferError;

@@ -1,10 +1,13 @@
 //! An RDB on its way into the bucket and back: compressed, and hashed on both sides of the compression.
 
 use std::io;
+use std::path::Path;
 
-use async_compression::tokio::write::ZstdEncoder;
+use async_compression::tokio::write::{ZstdDecoder, ZstdEncoder};
+use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::catalogue::Manifest;
 use super::lane::Lane;
 use crate::digest::{Digest, Hasher};
 use crate::store::{Bucket, StoreError, Written};
@@ -18,6 +21,8 @@ pub enum TransferError {
     Store(#[from] StoreError),
     #[error("{operation} failed: {source}")]
     Io { operation: &'static str, source: io::Error },
+    #[error("{object} is not what was stored: {what} {expected}, found {found}")]
+    NotAsStored { object: String, what: &'static str, expected: String, found: String },
 }
 
 fn io_error(operation: &'static str) -> impl FnOnce(io::Error) -> TransferError {
@@ -59,4 +64,60 @@ pub async fn pack(
     let written = upload.finish().await?;
     lane.end(raw_bytes);
     Ok(Packed { raw_bytes, raw_digest: hasher.finish(), written })
+}
+
+/// Streams a snapshot's data into a new file. Both digests must be the manifest's, and not one byte more is written than
+/// it names.
+pub async fn unpack(bucket: &Bucket, manifest: &Manifest, to: &Path, mut lane: Lane<'_>) -> Result<(), TransferError> {
+    let differs = |what, expected: &dyn ToString, found: &dyn ToString| TransferError::NotAsStored {
+        object: format!("{} in {}", manifest.object, bucket.name()),
+        what,
+        expected: expected.to_string(),
+        found: found.to_string(),
+    };
+    let mut file = tokio::fs::File::create_new(to).await.map_err(io_error("creating the copy of the RDB"))?;
+    let mut stream = std::pin::pin!(bucket.stream(&manifest.object).await?);
+    let mut decoder = ZstdDecoder::new(Vec::with_capacity(CHUNK));
+    let (mut stored, mut stored_bytes) = (Hasher::default(), 0);
+    let (mut raw, mut raw_bytes) = (Hasher::default(), 0);
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk?;
+        stored.update(&chunk);
+        stored_bytes += chunk.len() as u64;
+        // In small pieces, so that a bomb is noticed before it has grown.
+        for piece in chunk.chunks(4096) {
+            if let Err(error) = decoder.write_all(piece).await {
+                return Err(differs("zstd data", &"intact", &error));
+            }
+            let plain = decoder.get_ref();
+            raw_bytes += plain.len() as u64;
+            if raw_bytes > manifest.raw_bytes {
+                return Err(differs("bytes unpacked", &manifest.raw_bytes, &"more"));
+            }
+            raw.update(plain);
+            file.write_all(plain).await.map_err(io_error("writing the copy of the RDB"))?;
+            decoder.get_mut().clear();
+        }
+        lane.at(stored_bytes);
+    }
+    if let Err(error) = decoder.shutdown().await {
+        return Err(differs("zstd data", &"whole", &error));
+    }
+    let plain = decoder.get_ref();
+    raw_bytes += plain.len() as u64;
+    raw.update(plain);
+    file.write_all(plain).await.map_err(io_error("writing the copy of the RDB"))?;
+    file.sync_all().await.map_err(io_error("syncing the copy of the RDB"))?;
+    lane.end(stored_bytes);
+    for (what, expected, found) in
+        [("SHA-256", manifest.stored_digest, stored.finish()), ("SHA-256 unpacked", manifest.raw_digest, raw.finish())]
+    {
+        if expected != found {
+            return Err(differs(what, &expected, &found));
+        }
+    }
+    match raw_bytes == manifest.raw_bytes {
+        true => Ok(()),
+        false => Err(differs("bytes unpacked", &manifest.raw_bytes, &raw_bytes)),
+    }
 }
