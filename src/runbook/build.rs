@@ -81,6 +81,13 @@ fn check(file: raw::File, document: &Document, source: &str, problems: &mut Prob
     }
     check_ids(&steps, &places, problems);
     resolve_needs(&mut steps, &needs, &places, &scope, problems);
+    for phase in phases.iter().filter(|phase: &&Phase| phase.barrier) {
+        for step in &mut steps[phase.steps.clone()] {
+            let earlier = (0..phase.steps.start).filter(|before| !step.after.contains(before)).collect::<Vec<_>>();
+            step.after.extend(earlier);
+            step.after.sort_unstable();
+        }
+    }
     let waits: Vec<Vec<usize>> = steps.iter().map(|step| step.after.clone()).collect();
     let cycles = Waits(&waits).cycles();
     for cycle in &cycles {
@@ -187,9 +194,10 @@ fn report_cycle(
         .or_else(|| edges().find_map(|(step, needed)| written(step, needed)));
     let implied = edges().find(|(step, needed)| written(*step, *needed).is_none());
     let hint = match implied {
-        Some((step, _)) => {
-            format!("`{0}` has no `needs`, so it waits for every step written before it; give it some", steps[step].id)
+        Some((step, _)) if needs[step].is_none() => {
+            format!("`{}` has no `needs`, so it waits for every step written before it; give it some", steps[step].id)
         }
+        Some((step, _)) => format!("`{}` stands behind a barrier, which waits for every earlier phase", steps[step].id),
         None => "take one of these needs away".to_owned(),
     };
     let message = match path.as_slice() {

@@ -106,7 +106,7 @@ pub struct Step {
     /// The role of the system it works on.
     pub system: Option<String>,
     /// Indices of the steps that must have ended well (passed, skipped, not needed) before it starts. Without `needs` in
-    /// the file: every step written before it.
+    /// the file: every step written before it. A barrier before its phase adds every step of the phases before.
     pub after: Vec<usize>,
     pub when: Option<Condition>,
     /// Who should do it, for the human.

@@ -98,6 +98,7 @@ pub fn within(source: &str, span: &Range<usize>, needle: &str) -> Range<usize> {
 pub fn texts<'s>(step: &'s Step, place: Place<'s>) -> Vec<(&'s str, Place<'s>)> {
     let mut all: Vec<(&str, Place<'_>)> = Vec::new();
     let mut one = |text: Option<&'s String>, key: &str| all.extend(text.map(|text| (text.as_str(), place.key(key))));
+    one(Some(&step.title).filter(|_| place.key("title").exists()), "title");
     one(step.text.as_ref(), "text");
     one(step.destroys.as_ref(), "destroys");
     let mut lists: Vec<(&'s [String], &str)> = Vec::new();
@@ -154,9 +155,13 @@ pub fn texts<'s>(step: &'s Step, place: Place<'s>) -> Vec<(&'s str, Place<'s>)> 
         all.extend(items.iter().enumerate().map(|(index, item)| (item.as_str(), place.key(key).index(index))));
     }
     for (index, expectation) in step.expect.iter().enumerate() {
+        let at = place.key("expect").index(index);
         for rule in &expectation.rules {
-            if let super::Rule::Equals(text) = rule {
-                all.push((text, place.key("expect").index(index).key("equals")));
+            match rule {
+                super::Rule::Equals(text) => all.push((text, at.key("equals"))),
+                super::Rule::NotEquals(text) => all.push((text, at.key("not"))),
+                super::Rule::Contains(text) => all.push((text, at.key("contains"))),
+                super::Rule::AtLeast(_) | super::Rule::AtMost(_) => {}
             }
         }
     }

@@ -70,3 +70,20 @@ fn the_example_of_the_design_loads() {
     assert_eq!(inspect.expect, [Expectation { field: "orders".into(), rules: vec![Rule::AtLeast(1.0)] }]);
     assert_eq!(&*runbook.source, EXAMPLE);
 }
+
+#[test]
+fn every_shipped_runbook_loads_without_a_warning() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks");
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let source = document::read(&path).unwrap();
+        let (runbook, problems) = lint(&source, &path.display().to_string());
+        assert!(problems.is_empty(), "{problems}");
+        let id = runbook.unwrap().id;
+        assert_eq!(Some(id.as_str()), path.file_stem().unwrap().to_str(), "a runbook is called as its file");
+        ids.push(id);
+    }
+    ids.sort();
+    assert_eq!(ids, ["backup-now", "game-day", "redis-restore", "restore-to-a-point", "verify-backups"]);
+}

@@ -142,7 +142,9 @@ pub struct Expect {
     pub at_most: Option<f64>,
     /// May hold `{placeholders}`.
     pub equals: Option<Scalar>,
+    /// May hold `{placeholders}`.
     pub not: Option<Scalar>,
+    /// May hold `{placeholders}`.
     pub contains: Option<String>,
 }
 
