@@ -78,6 +78,14 @@ impl Context {
         })
     }
 
+    /// A directory of the step's own, made when missing.
+    pub fn scratch(&self) -> Result<PathBuf, Failure> {
+        let path = self.drill_dir.join("work").join(&self.step().id);
+        std::fs::create_dir_all(&path)
+            .map_err(|error| Failure::new(format!("cannot make {}", path.display()), error))?;
+        Ok(path)
+    }
+
     /// Asks a person; `None` when the step or the drill ends first.
     pub async fn ask(&self, ask: Ask) -> Option<Answer> {
         tokio::select! {
@@ -175,6 +183,11 @@ impl Sink {
 
     pub async fn progress(&self, progress: Progress) {
         let _ = self.0.send(SinkMessage::Progress(progress)).await;
+    }
+
+    /// As [`Sink::progress`], from code that cannot wait: dropped when the engine is behind, the next one is newer.
+    pub fn offer(&self, progress: Progress) {
+        let _ = self.0.try_send(SinkMessage::Progress(progress));
     }
 
     pub async fn measure(&self, measure: Measure) {

@@ -7,8 +7,11 @@ mod context;
 mod input;
 mod note;
 mod notify;
+mod redis_restore;
+mod redis_snapshot;
 mod smoke_http;
 mod smoke_tcp;
+mod target;
 mod wait;
 
 use std::sync::Arc;
@@ -51,6 +54,8 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
         }
         StepKind::SmokeTcp { address } => Arc::new(smoke_tcp::SmokeTcp { address }),
         StepKind::Notify { argv, message } => Arc::new(notify::Notify { argv, message }),
+        StepKind::RedisSnapshot => Arc::new(redis_snapshot::RedisSnapshot),
+        StepKind::RedisRestore => Arc::new(redis_restore::RedisRestore),
         _ => todo!(),
     }
 }

@@ -1,0 +1,88 @@
+//! From a step's role to what it works on: the system, its URL, its bucket, its restored twin.
+
+use chrono::{DateTime, Utc};
+
+use crate::event::{Failure, Measure, RecoveryPoint, parse_time};
+use crate::inventory::{System, SystemDetail};
+use crate::secret::Secret;
+use crate::store::Bucket;
+use crate::system::redis;
+
+use super::Context;
+
+impl Context {
+    /// The system of the step's own role.
+    pub(super) fn target(&self) -> Result<&System, Failure> {
+        let role = self.step().system.as_deref().unwrap_or_default();
+        self.system(role).ok_or_else(|| {
+            Failure::new(format!("`{}` has no system to work on", self.step().id), format!("role `{role}` is not bound"))
+        })
+    }
+
+    /// The source's URL with its password; the redactor knows it from here on.
+    pub(super) fn source_url(&self, system: &System) -> Result<Secret, Failure> {
+        let url = system.url.resolve()?;
+        self.redactor.learn(url.expose());
+        Ok(url)
+    }
+
+    /// The system's folder in its store.
+    pub(super) fn bucket(&self, system: &System) -> Result<Bucket, Failure> {
+        let failed = |why: String| {
+            Failure::new(format!("the backups of {} cannot be reached", system.name), why)
+                .now("Check the store's URL in the inventory and that its directory or bucket is there.")
+        };
+        let store = self
+            .inventory
+            .stores
+            .get(&system.backups.store)
+            .ok_or_else(|| failed(format!("there is no store `{}`", system.backups.store)))?;
+        Bucket::open(&store.url, &system.backups.prefix).map_err(|error| failed(error.to_string()))
+    }
+
+    /// What `recovery.choose` left behind.
+    pub(super) fn recovery_point(&self) -> Result<RecoveryPoint, Failure> {
+        let missing = || {
+            Failure::new("no recovery point was chosen", format!("`{}` needs one", self.step().id))
+                .now("Run the step that chooses the recovery point first.")
+        };
+        let value = self.variables.get("recovery_point").ok_or_else(missing)?;
+        serde_json::from_value(value.clone()).map_err(|_| missing())
+    }
+
+    /// When the damage began, as far as it is known.
+    pub(super) fn incident(&self) -> Option<DateTime<Utc>> {
+        parse_time(&self.variable("incident_at")?).ok()
+    }
+
+    /// The history that was given up: from the recovered point to the incident.
+    pub(super) fn selected_loss(&self, system: &System, recovered_to: DateTime<Utc>) -> Option<Measure> {
+        let incident = self.incident()?;
+        Some(Measure::SelectedLoss {
+            system: system.name.clone(),
+            seconds: (incident - recovered_to).as_seconds_f64().max(0.0),
+            recovered_to,
+            incident,
+        })
+    }
+
+    /// The restored Redis of this drill, when there is one.
+    pub(super) fn restored_redis(&self, system: &System) -> Result<Option<Secret>, Failure> {
+        let source = self.source_url(system)?;
+        redis::restored_url(&self.drill, &system.name, &system.restore.directory, &source).map_err(Failure::from)
+    }
+
+    /// As [`Context::restored_redis`], for steps that may look at nothing else.
+    pub(super) fn restored_redis_only(&self, system: &System) -> Result<Secret, Failure> {
+        self.restored_redis(system)?.ok_or_else(|| not_restored(system))
+    }
+}
+
+pub(super) fn not_restored(system: &System) -> Failure {
+    let kind = match system.detail {
+        SystemDetail::Postgres(_) => "postgres.restore",
+        SystemDetail::Redis(_) => "redis.restore",
+    };
+    Failure::new(format!("{} has not been restored in this drill", system.name), "there is no restored server")
+        .now(format!("Run its `{kind}` step first."))
+}
