@@ -1,4 +1,5 @@
 //! Redis, against real servers.
 
+mod check;
 mod restore;
 mod snapshot;

@@ -5,6 +5,8 @@
 //! stop overwrites the dump.
 
 mod catalogue;
+mod check;
+mod command;
 mod connect;
 mod lane;
 pub mod rdb;
@@ -13,6 +15,8 @@ mod snapshot;
 mod transfer;
 
 pub use catalogue::{FORMAT, Manifest, Source, list, manifest};
+pub use check::{Checked, check};
+pub use command::{CommandError, command, permit};
 pub use connect::{Info, Redis, RedisError, address, at_address};
 pub use lane::Report;
 pub use restore::{MARKER, Restore, RestoreError, Restored, restored_url, undo};

@@ -47,7 +47,7 @@ impl TestRedis {
             .expect("redis-server starts");
         let redis = Self { url, port, pid };
         let up = async {
-            while redis.connect().await.is_err() {
+            while !redis.is_up().await {
                 clock::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -55,6 +55,14 @@ impl TestRedis {
             panic!("{}", std::fs::read_to_string(directory.join("server.log")).unwrap_or_default());
         }
         redis
+    }
+
+    /// It answers and has loaded; while it loads it already tells a part of its keys.
+    async fn is_up(&self) -> bool {
+        match self.connect().await {
+            Ok(redis) => redis.info().await.is_ok_and(|info| !info.flag("loading")),
+            Err(_) => false,
+        }
     }
 
     async fn connect(&self) -> Result<Redis, lifeboat::system::redis::RedisError> {
