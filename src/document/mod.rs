@@ -77,6 +77,7 @@ impl Document {
         let mut problems = Problems::new(name, source);
         let whole = node::parse(source, &mut problems);
         if problems.has_errors() {
+            problems.sort();
             return Err(problems);
         }
         check_format(&whole, &mut problems)?;

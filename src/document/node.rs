@@ -12,6 +12,8 @@ pub struct Node {
     /// Bytes of the source. Of a table with a header: the header.
     pub span: Range<usize>,
     pub value: Value,
+    /// Something that stood in this table was taken out, and complained about: what is missing may have been there.
+    pub pruned: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +41,9 @@ impl Value {
         match self {
             Self::Text(_) => "a string",
             Self::Integer(_) => "a whole number",
-            Self::Float(_) => "a number",
-            Self::Bool(_) => "true or false",
+            Self::Float(_) => "a decimal fraction",
+            Self::Bool(true) => "true",
+            Self::Bool(false) => "false",
             Self::Time(_) => "a bare date or time",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
@@ -49,6 +52,10 @@ impl Value {
 }
 
 impl Node {
+    pub fn new(span: Range<usize>, value: Value) -> Self {
+        Self { span, value, pruned: false }
+    }
+
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match &self.value {
@@ -109,6 +116,11 @@ impl<'a> Place<'a> {
 
     pub fn exists(self) -> bool {
         self.node.is_some()
+    }
+
+    /// Something that stood in this table did not fit: its absence is no news.
+    pub fn was_pruned(self) -> bool {
+        self.node.is_some_and(|node| node.pruned)
     }
 
     /// The keys of this table, as written.
@@ -186,7 +198,7 @@ fn convert_table(span: &Range<usize>, table: &DeTable<'_>, problems: &mut Proble
             entries.insert(key.get_ref().to_string(), Entry { key: key.span(), node });
         }
     }
-    Node { span: span.clone(), value: Value::Table(entries) }
+    Node::new(span.clone(), Value::Table(entries))
 }
 
 /// `None` for a number that this program cannot hold, which is said.
@@ -214,5 +226,5 @@ fn convert(span: Range<usize>, value: &DeValue<'_>, problems: &mut Problems) -> 
         }
         DeValue::Table(table) => return Some(convert_table(&span, table, problems)),
     };
-    Some(Node { span, value })
+    Some(Node::new(span, value))
 }

@@ -102,10 +102,10 @@ impl<C: JsonSchema, K: JsonSchema> JsonSchema for Tagged<C, K> {
                     _ => {}
                 }
             }
-            for (key, value) in common.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("x-")) {
-                variant.insert(key.clone(), value.clone());
-            }
             variant.insert("additionalProperties".to_owned(), false.into());
+        }
+        if let Some(noun) = common.get("x-noun") {
+            kinds.insert("x-noun".to_owned(), noun.clone());
         }
         kinds
     }

@@ -235,6 +235,7 @@ impl<'a> Walk<'a> {
         }
         let mut usable = true;
         let mut refused: Vec<String> = Vec::new();
+        let before = entries.len();
         entries.retain(|key, entry| {
             if let Some(inner) = properties.and_then(|properties| properties.get(key)) {
                 let fits = self.visit(inner, &mut entry.node, &format!("`{key}`"));
@@ -258,6 +259,7 @@ impl<'a> Walk<'a> {
                 _ => true,
             }
         });
+        let pruned = entries.len() < before;
         for key in needed {
             if entries.contains_key(key) {
                 continue;
@@ -269,12 +271,13 @@ impl<'a> Walk<'a> {
             }
             match inner.and_then(|inner| self.stand_in(inner)) {
                 Some(value) => {
-                    let node = Node { span: span.clone(), value };
+                    let node = Node::new(span.clone(), value);
                     entries.insert(key.to_owned(), Entry { key: span.clone(), node });
                 }
                 None => usable = false,
             }
         }
+        node.pruned |= pruned;
         usable
     }
 
@@ -318,21 +321,34 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A value that lets the rest be checked where a required one is missing.
+    /// A value that lets the rest be checked where a required one is missing. Checks of meaning pass over empty text.
     fn stand_in(&self, schema: &'a Json) -> Option<Value> {
         let schema = self.resolve(schema)?;
+        if schema.contains_key("anyOf") || schema.contains_key("oneOf") {
+            let alternatives = self.alternatives(schema);
+            return alternatives.iter().find(|one| types(one).contains(&"string")).map(|one| stand_in_text(one));
+        }
         match schema.get("type").and_then(Json::as_str)? {
-            "string"
-                if constants(schema).is_empty() && schema.get("format").is_none_or(|format| format != "lasting") =>
-            {
-                Some(Value::Text(String::new()))
-            }
+            "string" => Some(stand_in_text(schema)),
             "integer" => Some(Value::Integer(schema.get("minimum").and_then(Json::as_i64).unwrap_or(0))),
             "array" => Some(Value::List(Vec::new())),
-            "object" if required(schema).next().is_none() => Some(Value::Table(indexmap::IndexMap::new())),
+            "object" => {
+                let properties = schema.get("properties").and_then(Json::as_object);
+                let entries = required(schema).map(|key| {
+                    let value = self.stand_in(properties?.get(key)?)?;
+                    Some((key.to_owned(), Entry { key: 0..0, node: Node::new(0..0, value) }))
+                });
+                entries.collect::<Option<_>>().map(Value::Table)
+            }
             _ => None,
         }
     }
+}
+
+fn stand_in_text(schema: &Schema) -> Value {
+    let format = schema.get("format").and_then(Json::as_str);
+    let text = constants(schema).first().copied().unwrap_or(if format == Some("lasting") { "1s" } else { "" });
+    Value::Text(text.to_owned())
 }
 
 /// The types a schema takes, in its own words.

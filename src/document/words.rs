@@ -66,6 +66,11 @@ impl Lasting {
         match humantime::parse_duration(text) {
             Ok(Duration::ZERO) => Err("it is zero".to_owned()),
             Ok(duration) => Ok(duration),
+            Err(humantime::DurationError::UnknownUnit { unit, .. }) if unit.is_empty() => {
+                Err("its unit is missing".to_owned())
+            }
+            Err(humantime::DurationError::UnknownUnit { unit, .. }) => Err(format!("there is no unit `{unit}`")),
+            Err(humantime::DurationError::NumberExpected(_)) => Err("it begins without a number".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -112,7 +112,7 @@ impl<'a> Builder<'a> {
                 .hint("write names with `/` between them: \"orders/db\"");
         }
         let directory = self.path(&common.restore.directory.0, place.key("restore").key("directory"));
-        if directory.parent().is_none() {
+        if directory.parent().is_none() && !common.restore.directory.0.is_empty() {
             self.problems
                 .error(Some(place.key("restore").key("directory").span()), "a server is not restored into `/`")
                 .hint("name a directory of its own: \"/srv/restore/orders-db\"");
@@ -197,6 +197,7 @@ impl<'a> Builder<'a> {
             problems.error(Some(place.span()), message).hint(hint);
         };
         match url.split_once(':') {
+            _ if url.is_empty() => String::new(),
             Some(("file", rest)) => {
                 let path = rest.strip_prefix("//").unwrap_or(rest);
                 if path.is_empty() {
@@ -226,7 +227,7 @@ impl<'a> Builder<'a> {
                     self.problems
                         .error(Some(place.span()), "this URL holds a password, and files are copied and committed")
                         .hint("put the URL elsewhere and say where: url = { env = \"NAME\" }, { file = \"path\" } or { command = [\"program\"] }; then change the password");
-                } else if !fits(&url, kind) {
+                } else if !url.is_empty() && !fits(&url, kind) {
                     let example = match kind {
                         SystemKind::Postgres => "postgresql://user@host:5432/database",
                         SystemKind::Redis => "redis://host:6379",
@@ -242,9 +243,13 @@ impl<'a> Builder<'a> {
 
     /// Two systems that share a place would overwrite each other.
     fn check_collisions(&mut self, systems: &IndexMap<String, System>) {
-        for (index, (name, system)) in systems.iter().enumerate() {
-            let place = self.root.key("systems").key(name);
-            for (earlier, other) in systems.iter().take(index) {
+        let root = self.root.key("systems");
+        // What is missing collides with nothing.
+        let said =
+            |name: &str| root.key(name).key("restore").key("directory").text().is_some_and(|text| !text.is_empty());
+        for (index, (name, system)) in systems.iter().enumerate().filter(|(_, (name, _))| said(name)) {
+            let place = root.key(name);
+            for (earlier, other) in systems.iter().take(index).filter(|(earlier, _)| said(earlier)) {
                 if system.restore.directory == other.restore.directory {
                     self.problems
                         .error(

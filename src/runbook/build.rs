@@ -28,6 +28,8 @@ pub fn build(mut document: Document, source: &str) -> (Option<Runbook>, Problems
 struct Scope<'a> {
     /// Roles whose kind is known.
     roles: &'a IndexMap<String, SystemKind>,
+    /// The table of roles is there and cannot be used at all.
+    roles_unreadable: bool,
     /// Names of roles as written, also those whose kind is not understood: they are complained about once, not twice.
     role_names: Vec<&'a str>,
     /// Ids of steps as written, likewise.
@@ -56,6 +58,7 @@ fn check(file: raw::File, document: &Document, source: &str, problems: &mut Prob
     };
     let scope = Scope {
         roles: &runbook.systems,
+        roles_unreadable: whole.key("systems").exists() && !root.key("systems").exists(),
         role_names: whole.key("systems").keys(),
         step_ids: whole
             .key("phases")
@@ -115,8 +118,8 @@ fn check(file: raw::File, document: &Document, source: &str, problems: &mut Prob
         check_verbatim(&runbook, step, places[index], &names, problems);
         check_facts(step, places[index], problems);
     }
-    let broken = steps.iter().any(|step| step.id.is_empty()) || scope.step_ids.len() != steps.len();
-    if !broken {
+    // Advice about half a file is noise.
+    if !problems.has_errors() {
         advise(&steps, &places, &names.ancestors, problems);
         check_unused(whole, source, problems);
     }
@@ -163,9 +166,10 @@ fn resolve_needs(
                 Some(&needed) => step.after.push(needed),
                 None if scope.step_ids.contains(&id.as_str()) => {}
                 None => {
-                    let hint = match closest(id, scope.step_ids.iter().copied()) {
+                    let others = scope.step_ids.iter().copied().filter(|other| *other != step.id);
+                    let hint = match closest(id, others.clone()) {
                         Some(near) => format!("did you mean `{near}`?"),
-                        None => format!("the steps are {}", list(scope.step_ids.iter().copied(), "and")),
+                        None => format!("the other steps are {}", list(others, "and")),
                     };
                     problems.error(Some(place.span()), format!("there is no step `{id}`")).hint(hint);
                 }
@@ -219,7 +223,7 @@ fn check_declared(scope: &Scope<'_>, whole: Place<'_>, problems: &mut Problems) 
             } else if key == "variables" && scope.role_names.contains(&name) {
                 problems
                     .error(Some(span), format!("`{name}` is a variable and a role"))
-                    .hint("in texts `{name}` could mean either; rename one of them");
+                    .hint(format!("in texts {{{name}}} could mean either; rename one of them"));
             }
         }
     }

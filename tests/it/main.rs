@@ -1,3 +1,4 @@
+mod invalid_files;
 mod postgres;
 mod redis;
 mod support;

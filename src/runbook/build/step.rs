@@ -91,6 +91,7 @@ fn kind(raw: Kind, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems)
             let run = match (argv, script) {
                 (Some(Argv(argv)), None) => Run::Argv(argv),
                 (None, Some(Text(script))) => Run::Script(script),
+                (None, None) if place.was_pruned() => Run::Argv(Vec::new()),
                 (argv, script) => {
                     let says =
                         if argv.is_some() && script.is_some() { "both `argv` and `script`" } else { "no `argv`" };
@@ -104,7 +105,7 @@ fn kind(raw: Kind, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems)
         }
         Kind::Wait { duration } => StepKind::Wait { duration: duration.0 },
         Kind::Note {} => {
-            if !place.key("text").exists() {
+            if !place.key("text").exists() && !place.was_pruned() {
                 problems
                     .error(Some(place.key("do").span()), "this note says nothing")
                     .hint("its `text` goes into the record: add text = \"…\"");
@@ -140,7 +141,7 @@ fn kind(raw: Kind, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems)
         Kind::SmokeSql { sql, params } => StepKind::SmokeSql { sql: sql.0, params: words(params) },
         Kind::SmokeRedis { argv } => StepKind::SmokeRedis { argv: argv.0 },
         Kind::SmokeHttp { url, method, body, status } => {
-            if !["http://", "https://", "{"].iter().any(|start| url.0.starts_with(start)) {
+            if !url.0.is_empty() && !["http://", "https://", "{"].iter().any(|start| url.0.starts_with(start)) {
                 problems
                     .error(Some(place.key("url").span()), format!("`{}` is not the URL of a web server", url.0))
                     .hint("it begins with http:// or https://");
@@ -151,8 +152,8 @@ fn kind(raw: Kind, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems)
         }
         Kind::SmokeTcp { address } => {
             let port = address.0.rsplit_once(':').map(|(_, port)| port);
-            if !port.is_some_and(|port| port.contains('{') || port.parse::<u16>().is_ok()) && !address.0.ends_with('}')
-            {
+            let whole = port.is_some_and(|port| port.parse::<u16>().is_ok());
+            if !whole && !address.0.ends_with('}') && !address.0.is_empty() {
                 problems
                     .error(Some(place.key("address").span()), format!("`{}` is not an address", address.0))
                     .hint("write host:port, like 127.0.0.1:5432");
@@ -178,7 +179,7 @@ fn several(named: Option<Vec<String>>, place: Place<'_>, scope: &Scope<'_>, prob
             .hint("say systems = [\"…\"], with the roles");
     }
     let Some(named) = named else {
-        if scope.role_names.is_empty() {
+        if scope.role_names.is_empty() && !scope.roles_unreadable {
             problems
                 .error(Some(place.key("do").span()), "the runbook has no systems for this step to work on")
                 .hint("declare roles at the top: systems = { db = \"postgres\", cache = \"redis\" }");
@@ -197,7 +198,7 @@ fn several(named: Option<Vec<String>>, place: Place<'_>, scope: &Scope<'_>, prob
 }
 
 fn known_role(role: &str, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems) -> bool {
-    if scope.role_names.contains(&role) {
+    if scope.role_names.contains(&role) || scope.roles_unreadable {
         return true;
     }
     let hint = match closest(role, scope.role_names.iter().copied()) {
@@ -242,7 +243,7 @@ fn system(
                 scope.roles.iter().filter(|(_, found)| **found == wanted).map(|(role, _)| role).collect();
             match candidates.as_slice() {
                 [only] => Some((*only).clone()),
-                [] if scope.roles.len() < scope.role_names.len() => None,
+                [] if scope.roles_unreadable || scope.roles.len() < scope.role_names.len() => None,
                 [] => {
                     let message =
                         format!("`{}` works on {}, and the runbook has no such system", kind.word(), wanted.word());
@@ -287,6 +288,7 @@ fn condition(raw: raw::When, place: Place<'_>, problems: &mut Problems) -> Optio
     let count = tests.len();
     match tests.into_iter().next().filter(|_| count == 1) {
         Some(test) => Some(Condition { variable: raw.variable, test }),
+        None if count == 0 && place.key("when").was_pruned() => None,
         None => {
             let message = if count == 0 { "this condition asks nothing" } else { "this condition asks several things" };
             problems
@@ -318,7 +320,7 @@ fn expectations(raw: Vec<raw::Expect>, kind: &StepKind, place: Place<'_>, proble
         .into_iter()
         .flatten()
         .collect();
-        if rules.is_empty() {
+        if rules.is_empty() && !at.was_pruned() {
             problems
                 .error(Some(at.span()), "this expectation expects nothing")
                 .hint("add at_least, at_most, equals, not or contains");
@@ -354,6 +356,7 @@ fn field(
             }
             name
         }
+        (None, None) if place.was_pruned() => String::new(),
         (field, _) => {
             let message = if field.is_some() { "`field` and `column` mean the same" } else { "which fact is meant?" };
             let hint = if kind.is_sql() { "say column = \"…\"" } else { "say field = \"…\"" };
