@@ -22,10 +22,13 @@ async fn snapshot(context: &Context) -> Result<Outcome, Failure> {
         redis::Snapshot { url: &url, bucket: &bucket, label: None, scratch: &scratch, cancel: &context.cancel };
     let taken = snapshot.run(&|progress| context.sink.offer(progress)).await?;
     let found = &taken.snapshot;
-    Ok(Outcome::passed(format!("snapshot {} of {}: {} keys, {} bytes", found.label, system.name, found.keys, found.bytes))
-        .fact("label", found.label.clone())
-        .fact("keys", found.keys)
-        .fact("bytes", found.bytes)
-        .fact("stored_bytes", found.stored_bytes)
-        .fact("seconds", taken.took.as_secs_f64()))
+    Ok(Outcome::passed(format!(
+        "snapshot {} of {}: {} keys, {} bytes",
+        found.label, system.name, found.keys, found.bytes
+    ))
+    .fact("label", found.label.clone())
+    .fact("keys", found.keys)
+    .fact("bytes", found.bytes)
+    .fact("stored_bytes", found.stored_bytes)
+    .fact("seconds", taken.took.as_secs_f64()))
 }

@@ -15,7 +15,10 @@ impl Context {
     pub(super) fn target(&self) -> Result<&System, Failure> {
         let role = self.step().system.as_deref().unwrap_or_default();
         self.system(role).ok_or_else(|| {
-            Failure::new(format!("`{}` has no system to work on", self.step().id), format!("role `{role}` is not bound"))
+            Failure::new(
+                format!("`{}` has no system to work on", self.step().id),
+                format!("role `{role}` is not bound"),
+            )
         })
     }
 

@@ -1,0 +1,87 @@
+//! The inventory of the sandbox: what a real one of this shop would say.
+
+use super::error::SandboxError;
+use super::layout::Layout;
+use super::program;
+use super::record::{Ports, Scale};
+use super::secrets::Passwords;
+use super::servers::app::App;
+use super::servers::{app, postgres, redis};
+
+/// The environment of everything here.
+pub const ENVIRONMENT: &str = "sandbox";
+
+/// Writes the files with URLs and `lifeboat.toml`.
+pub fn write(layout: &Layout, passwords: &Passwords, ports: &Ports, scale: Scale) -> Result<(), SandboxError> {
+    program::create_private(&layout.secrets())?;
+    program::create_private(&layout.restore())?;
+    program::write(&layout.secret(postgres::NAME), 0o600, passwords.admin_url(ports.postgres).expose())?;
+    program::write(&layout.secret(redis::NAME), 0o600, passwords.redis_url(ports.redis).expose())?;
+    program::write(&layout.inventory(), 0o600, text(layout, ports, scale))
+}
+
+fn text(layout: &Layout, ports: &Ports, scale: Scale) -> String {
+    // What a shop of this size would promise. The database's loss is seconds; the cache goes back to its last snapshot.
+    let (rto, rpo) = match scale {
+        Scale::Small => ("5m", "5m"),
+        Scale::Medium => ("10m", "10m"),
+        Scale::Large => ("30m", "30m"),
+    };
+    format!(
+        r#"# The inventory of a sandbox, written by `lifeboat sandbox up`.
+format = 1
+service = "orders"
+
+[objectives]
+rto = "{rto}"
+rpo = "{rpo}"
+
+[stores.backups]
+url = "{bucket}"
+
+[systems.{db}]
+kind = "postgres"
+environment = "{ENVIRONMENT}"
+url = {{ file = "{db_url}" }}
+backups = {{ engine = "lifeboat", store = "backups" }}
+restore = {{ directory = "{restore}/{db}", port = {restored_postgres} }}
+rpo = "1m"
+
+[systems.{cache}]
+kind = "redis"
+environment = "{ENVIRONMENT}"
+url = {{ file = "{cache_url}" }}
+backups = {{ engine = "lifeboat", store = "backups" }}
+restore = {{ directory = "{restore}/{cache}", port = {restored_redis} }}
+persistence = "durable"
+
+# The application reads its connections from a file and reads it again when told.
+[connections.{app}]
+file = "{connections}"
+keys = {{ database_url = "{db}", cache_url = "{cache}" }}
+reload = {{ http = "{app_url}/reload" }}
+
+[[contacts]]
+role = "incident commander"
+name = "Shop on-call"
+page = "pager:shop"
+escalate_after = "15m"
+
+[[contacts]]
+role = "database"
+name = "Data platform on-call"
+page = "pager:data-platform"
+"#,
+        bucket = layout.bucket_url(),
+        db = postgres::NAME,
+        cache = redis::NAME,
+        app = app::NAME,
+        db_url = layout.secret(postgres::NAME).display(),
+        cache_url = layout.secret(redis::NAME).display(),
+        restore = layout.restore().display(),
+        restored_postgres = ports.restored_postgres,
+        restored_redis = ports.restored_redis,
+        connections = layout.connections().display(),
+        app_url = App::url(ports.app),
+    )
+}
