@@ -7,6 +7,8 @@ mod context;
 mod input;
 mod note;
 mod notify;
+mod redis_check;
+mod redis_command;
 mod redis_restore;
 mod redis_snapshot;
 mod smoke_http;
@@ -56,6 +58,9 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
         StepKind::Notify { argv, message } => Arc::new(notify::Notify { argv, message }),
         StepKind::RedisSnapshot => Arc::new(redis_snapshot::RedisSnapshot),
         StepKind::RedisRestore => Arc::new(redis_restore::RedisRestore),
+        StepKind::RedisCheck { min_keys, prefixes } => Arc::new(redis_check::RedisCheck { min_keys, prefixes }),
+        StepKind::RedisCommand { argv, on } => Arc::new(redis_command::RedisCommand { argv, on }),
+        StepKind::SmokeRedis { argv } => Arc::new(redis_command::SmokeRedis { argv }),
         _ => todo!(),
     }
 }

@@ -121,6 +121,11 @@ impl Driver {
         (driver, handle)
     }
 
+    /// No person is there to answer.
+    pub fn is_unattended(&self) -> bool {
+        self.fixed.unattended.is_some()
+    }
+
     /// Runs the drill to its end, or until the program is to leave.
     pub async fn run(mut self) -> Result<RunEnd, EngineError> {
         let result = self.turn().await;
