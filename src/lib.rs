@@ -24,13 +24,13 @@
 //! | 4 | [`process`] | child processes: groups, deadlines, an unprivileged user, their output as a stream |
 //! | 5 | [`system`] | PostgreSQL and Redis: identity, backup, restore, recover, check |
 //! | 6 | [`recovery`] | the recovery window over all systems, and the plan for a target |
-//! | 6 | [`action`] | one file a step kind |
-//! | 7 | [`engine`] | `decide`, the driver, the guard, resume |
-//! | 7 | [`replay`] | paces a journal |
-//! | 7 | [`report`] | a fold over the journal → Markdown, HTML, JSON; sign, verify |
-//! | 7 | [`tui`] | a stream of envelopes in, a sink of commands out |
-//! | 7 | [`sandbox`] | a whole incident on this machine: servers, application, ledger, damage |
-//! | 8 | [`cli`] | the command line, wiring, logging, exit codes |
+//! | 7 | [`action`] | one file a step kind |
+//! | 8 | [`engine`] | `decide`, the driver, the guard, resume |
+//! | 8 | [`replay`] | paces a journal |
+//! | 8 | [`report`] | a fold over the journal → Markdown, HTML, JSON; sign, verify |
+//! | 8 | [`tui`] | a stream of envelopes in, a sink of commands out |
+//! | 8 | [`sandbox`] | a whole incident on this machine: servers, application, ledger, damage |
+//! | 9 | [`cli`] | the command line, wiring, logging, exit codes |
 //!
 //! # One event log, four uses
 //!

@@ -1,3 +1,4 @@
+mod architecture;
 mod invalid_files;
 mod postgres;
 mod redis;
