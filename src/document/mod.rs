@@ -29,7 +29,6 @@ pub const FORMAT: u32 = 1;
 const LONGEST: u64 = 4 << 20;
 
 /// A file under examination: what could be read of it, and what is wrong with it so far.
-#[derive(Debug)]
 pub struct Document {
     /// As written.
     pub whole: Node,

@@ -1,4 +1,4 @@
-//! A TOML file as a tree in which everything knows its place.
+//! A TOML file as a tree in which everything knows its place. It does not print: a file may hold what it should not.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Problems;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Node {
     /// Bytes of the source. Of a table with a header: the header.
     pub span: Range<usize>,
@@ -16,7 +16,7 @@ pub struct Node {
     pub pruned: bool,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Value {
     Text(String),
     Integer(i64),
@@ -28,7 +28,7 @@ pub enum Value {
     Table(IndexMap<String, Entry>),
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Entry {
     /// Where the key stands.
     pub key: Range<usize>,
@@ -72,7 +72,7 @@ impl Node {
 }
 
 /// A node found by a path, or the nearest place above it: a complaint always has somewhere to point.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Place<'a> {
     node: Option<&'a Node>,
     key: Option<&'a Range<usize>>,

@@ -37,12 +37,19 @@ pub struct Problem {
 
 impl Problem {
     pub fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(mask_passwords(&hint.into()));
         self
+    }
+
+    pub fn hint_if(&mut self, hint: Option<impl Into<String>>) -> &mut Self {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
     }
 }
 
-/// All problems of one file.
+/// All problems of one file. Passwords in URLs are masked wherever the file's words are repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     /// The file's name as the user gave it.
@@ -91,6 +98,7 @@ impl Problems {
             }
             None => (None, None),
         };
+        let message = mask_passwords(&message);
         self.list.push(Problem { severity, message, hint: None, line, column, span });
         let last = self.list.len() - 1;
         &mut self.list[last]
@@ -231,21 +239,33 @@ impl Diagnostic for Report<'_> {
     }
 }
 
-/// Replaces what stands between `://user:` and `@` by as many asterisks, byte for byte, so that every span stays right.
+/// Replaces what stands between `://user:` and the last `@`, and what follows `password=`, by as many asterisks, byte for
+/// byte, so that every span stays right. Rather too much than too little: a password may hold an `@` or a `/`.
 fn mask_passwords(source: &str) -> String {
     let mut out = source.as_bytes().to_vec();
-    for (at, _) in source.match_indices("://") {
-        let rest = &source[at + 3..];
-        let end = rest.find(|c: char| c.is_whitespace() || "/?\"'".contains(c)).unwrap_or(rest.len());
-        let Some(host) = rest[..end].rfind('@') else { continue };
-        let Some(colon) = rest[..host].find(':') else { continue };
-        out[at + 3 + colon + 1..at + 3 + host].fill(b'*');
-    }
-    for (at, found) in source.match_indices("password=") {
+    let until = |from: usize, ends: &[char]| {
+        let rest = &source[from..];
+        from + rest.find(|c: char| c == '\n' || ends.contains(&c)).unwrap_or(rest.len())
+    };
+    for (at, found) in source.match_indices("://") {
         let begin = at + found.len();
-        let rest = &source[begin..];
-        let end = rest.find(|c: char| c.is_whitespace() || "&\"'".contains(c)).unwrap_or(rest.len());
-        out[begin..begin + end].fill(b'*');
+        let text = &source[begin..until(begin, &[' ', '\t', '\'', '"', '`'])];
+        if let (Some(colon), Some(host)) = (text.find(':'), text.rfind('@'))
+            && colon < host
+        {
+            out[begin + colon + 1..begin + host].fill(b'*');
+        }
+    }
+    for (at, found) in source.to_ascii_lowercase().match_indices("password") {
+        let rest = &source[at + found.len()..];
+        let value = rest.trim_start_matches([' ', '\t']);
+        let Some(value) = value.strip_prefix('=') else { continue };
+        let value = value.trim_start_matches([' ', '\t']);
+        let begin = source.len() - value.len();
+        match value.chars().next() {
+            Some(quote @ ('"' | '\'')) => out[begin + 1..until(begin + 1, &[quote])].fill(b'*'),
+            _ => out[begin..until(begin, &[' ', '\t', '&', '\'', '"'])].fill(b'*'),
+        }
     }
     String::from_utf8(out).expect("whole characters were replaced by ASCII")
 }
@@ -256,11 +276,19 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown_and_no_byte_moves() {
-        let source = "url = \"postgres://app:pä:ss@host/db\" # redis://:geheim@h:1/0 password=x&y";
-        let masked = mask_passwords(source);
-        assert_eq!(masked.len(), source.len());
-        assert!(!masked.contains("ss@") && !masked.contains("geheim") && !masked.contains("password=x"), "{masked}");
-        assert_eq!(mask_passwords("http://127.0.0.1:8080/a@b"), "http://127.0.0.1:8080/a@b");
+        for source in [
+            "url = \"postgres://app:pä:ssw0rd/ssw0rd@ssw0rd@host/db\" # a",
+            "redis://:ssw0rd@h:1/0",
+            "host=db password=ssw0rd&x",
+            "PGPASSWORD = 'ssw0rd' # and\nlater",
+            "password = \"ssw0rd, ssw0rd",
+        ] {
+            let masked = mask_passwords(source);
+            assert_eq!(masked.len(), source.len());
+            assert!(!masked.contains("ssw0rd"), "{masked}");
+        }
+        let innocent = "http://127.0.0.1:8080/health passwords are = \"here\", a: b@c";
+        assert_eq!(mask_passwords(innocent), innocent);
     }
 
     #[test]

@@ -77,8 +77,7 @@ impl<'a> Walk<'a> {
         }
         let hint = outer_hint.map(str::to_owned).or_else(|| type_hint(alternatives, &node.value));
         let message = format!("{what} should be {}, not {}", nouns.join(" or "), node.value.noun());
-        let problem = self.problems.error(Some(node.span.clone()), message);
-        problem.hint = hint;
+        self.problems.error(Some(node.span.clone()), message).hint_if(hint);
     }
 
     fn text(
@@ -157,8 +156,8 @@ impl<'a> Walk<'a> {
     fn list(&mut self, schema: &'a Schema, items: &mut Vec<Node>, span: Range<usize>, what: &str) -> bool {
         let least = schema.get("minItems").and_then(Json::as_u64).unwrap_or(0);
         if (items.len() as u64) < least {
-            let problem = self.problems.error(Some(span), format!("{what} is empty"));
-            problem.hint = schema.get("x-hint").and_then(Json::as_str).map(str::to_owned);
+            let hint = schema.get("x-hint").and_then(Json::as_str);
+            self.problems.error(Some(span), format!("{what} is empty")).hint_if(hint);
             return false;
         }
         if let Some(inner) = schema.get("items") {
@@ -267,7 +266,7 @@ impl<'a> Walk<'a> {
             let inner = properties.and_then(|properties| properties.get(key));
             let hint = inner.and_then(|inner| self.example(key, inner));
             if !refused.iter().any(|refused| refused == key) {
-                self.problems.error(Some(span.clone()), format!("{what} has no `{key}`")).hint = hint;
+                self.problems.error(Some(span.clone()), format!("{what} has no `{key}`")).hint_if(hint);
             }
             match inner.and_then(|inner| self.stand_in(inner)) {
                 Some(value) => {

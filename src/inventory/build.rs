@@ -12,7 +12,6 @@ use super::{
 use crate::digest::Digest;
 use crate::document::{Argv, Document, Place, Problems, Text, closest, list};
 use crate::runbook::SystemKind;
-use crate::secret::Secret;
 
 /// The inventory, when the file has no errors; everything there is to say about the file.
 pub fn build(mut document: Document, source: &str, base: &Path) -> (Option<Inventory>, Problems) {
@@ -222,12 +221,13 @@ impl<'a> Builder<'a> {
             Reference::Env(name) => SecretRef::Env(name),
             Reference::File(path) => SecretRef::File(self.path(&path, place.key("file"))),
             Reference::Command(argv) => SecretRef::Command(self.argv(Argv(argv))),
-            Reference::Plain(url) => {
-                if holds_password(&url) {
+            Reference::Plain(secret) => {
+                let url = secret.expose();
+                if holds_password(url) {
                     self.problems
                         .error(Some(place.span()), "this URL holds a password, and files are copied and committed")
                         .hint("put the URL elsewhere and say where: url = { env = \"NAME\" }, { file = \"path\" } or { command = [\"program\"] }; then change the password");
-                } else if !url.is_empty() && !fits(&url, kind) {
+                } else if !url.is_empty() && !fits(url, kind) {
                     let example = match kind {
                         SystemKind::Postgres => "postgresql://user@host:5432/database",
                         SystemKind::Redis => "redis://host:6379",
@@ -236,7 +236,7 @@ impl<'a> Builder<'a> {
                         .error(Some(place.span()), format!("this is not the URL of a {} server", kind.word()))
                         .hint(format!("it looks like {example}"));
                 }
-                SecretRef::Plain(Secret::new(url))
+                SecretRef::Plain(secret)
             }
         }
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use crate::document::schema::Tagged;
 use crate::document::{Argv, Id, Lasting, Text};
 use crate::runbook::raw::{Contact, Objectives};
+use crate::secret::Secret;
 
 /// To what a runbook is done: systems, where their backups are, who is called. Secrets are references, never values.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -179,7 +180,7 @@ pub enum Reload {
 /// A secret, or where to find it.
 #[derive(Debug)]
 pub enum Reference {
-    Plain(String),
+    Plain(Secret),
     Env(String),
     File(String),
     Command(Vec<String>),
@@ -200,7 +201,7 @@ enum LongReference {
 impl<'de> Deserialize<'de> for Reference {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::String(text) => Ok(Self::Plain(text)),
+            serde_json::Value::String(text) => Ok(Self::Plain(Secret::new(text))),
             other => Ok(match serde_json::from_value(other).map_err(D::Error::custom)? {
                 LongReference::Env(Text(name)) => Self::Env(name),
                 LongReference::File(Text(path)) => Self::File(path),

@@ -110,7 +110,7 @@ fn from_command(argv: &[String], patience: Duration) -> Result<String, Failure> 
     let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
     let (printed, status) = result.map_err(|_| {
         Failure::new(what.clone(), format!("it did not finish within {} s", patience.as_secs()))
-            .now(format!("run it by hand: {}", argv.join(" ")))
+            .now(format!("run it by hand to see more: {program} …"))
     })?;
     let printed = printed.map_err(|error| Failure::new(what.clone(), error))?;
     if printed.len() as u64 > LONGEST {
@@ -124,7 +124,7 @@ fn from_command(argv: &[String], patience: Duration) -> Result<String, Failure> 
             (None, signal) => format!("signal {} ended it", signal.unwrap_or(0)),
         };
         let why = if said.is_empty() { code } else { format!("{code}: {said}") };
-        return Err(Failure::new(what, why).now(format!("run it by hand: {}", argv.join(" "))));
+        return Err(Failure::new(what, why).now(format!("run it by hand to see more: {program} …")));
     }
     String::from_utf8(printed).map_err(|_| Failure::new(what, "what it printed is not UTF-8 text"))
 }

@@ -87,3 +87,60 @@ fn every_shipped_runbook_loads_without_a_warning() {
     ids.sort();
     assert_eq!(ids, ["backup-now", "game-day", "redis-restore", "restore-to-a-point", "verify-backups"]);
 }
+
+/// A runbook of these steps, with a PostgreSQL `db` and a Redis `cache`.
+fn of_steps(steps: &str) -> Runbook {
+    let head = "format = 1\nid = \"r\"\ntitle = \"R\"\nsystems = { db = \"postgres\", cache = \"redis\" }\n";
+    let source = format!("{head}[[phases]]\ntitle = \"P\"\n{steps}");
+    parse(&source, "r.toml").unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[test]
+fn what_a_step_does_not_say_has_a_usual_value() {
+    let runbook = of_steps(
+        r#"
+        steps = [
+            { id = "choose", do = "recovery.choose" },
+            { id = "check", do = "postgres.check", tables = ["a", { name = "b", min_rows = 2 }] },
+            { id = "cut", do = "cutover.connections", undo = true, retry = { times = 2, delay = "2m" } },
+            { id = "order", do = "smoke.http", url = "http://h/orders", body = "{{}}", undo = ["rm", "x"] },
+            { id = "health", do = "smoke.http", url = "http://h/health", proves_service = false },
+        ]
+        "#,
+    );
+    let both = ["db".to_owned(), "cache".to_owned()];
+    assert_eq!(step(&runbook, "choose").kind.systems(), Some(both.as_slice()));
+    let StepKind::PostgresCheck { tables, checksums, amcheck } = &step(&runbook, "check").kind else { panic!() };
+    assert_eq!(tables.iter().map(|t| (t.name.as_str(), t.min_rows)).collect::<Vec<_>>(), [("a", 0), ("b", 2)]);
+    assert!(checksums & amcheck);
+    let cut = step(&runbook, "cut");
+    let StepKind::CutoverConnections { connections, systems } = &cut.kind else { panic!() };
+    assert_eq!((connections.as_str(), systems.as_slice()), ("{service}", both.as_slice()));
+    assert!(matches!(cut.undo, Some(Undo::BuiltIn)) && !cut.idempotent);
+    assert_eq!(cut.retry.max_delay, cut.retry.delay, "the delay never exceeds its limit");
+    let order = step(&runbook, "order");
+    assert!(matches!(&order.kind, StepKind::SmokeHttp { method, status: 200, .. } if method == "POST"));
+    assert!(matches!(&order.undo, Some(Undo::Command { argv }) if argv.len() == 2));
+    assert!(order.proves_service && !step(&runbook, "health").proves_service);
+}
+
+#[test]
+fn a_barrier_waits_for_every_earlier_phase() {
+    let runbook = of_steps(
+        r#"
+        steps = [{ id = "a", do = "confirm" }, { id = "b", do = "confirm", needs = [] }]
+
+        [[phases]]
+        title = "Q"
+        steps = [{ id = "c", do = "confirm", needs = [] }, { id = "d", do = "confirm", needs = ["a"] }]
+
+        [[phases]]
+        title = "Behind the barrier"
+        barrier = true
+        steps = [{ id = "e", do = "confirm", needs = [] }, { id = "f", do = "confirm", needs = ["e"] }]
+        "#,
+    );
+    let after = |id| step(&runbook, id).after.clone();
+    assert_eq!([after("b"), after("c"), after("d")], [vec![], vec![], vec![0]]);
+    assert_eq!([after("e"), after("f")], [vec![0, 1, 2, 3], vec![0, 1, 2, 3, 4]]);
+}

@@ -7,8 +7,8 @@ use super::{StepKind, SystemKind};
 pub enum Facts {
     /// Columns of a query and `rows`.
     Columns,
-    /// These; with `json`, also `json.<field>`.
-    These { names: &'static [&'static str], json: bool },
+    /// These, and those that begin with the prefix.
+    These { names: &'static [&'static str], prefix: Option<&'static str> },
     /// Not known beforehand.
     Open,
 }
@@ -85,13 +85,15 @@ impl StepKind {
     }
 
     pub fn facts(&self) -> Facts {
-        let these = |names| Facts::These { names, json: false };
+        let these = |names| Facts::These { names, prefix: None };
         match self {
             Self::PostgresQuery { .. } | Self::SmokeSql { .. } => Facts::Columns,
-            Self::Command { .. } => Facts::These { names: &["exit_code", "stdout"], json: true },
-            Self::SmokeHttp { .. } => Facts::These { names: &["status", "body"], json: true },
+            Self::Command { .. } => Facts::These { names: &["exit_code", "stdout"], prefix: Some("json.") },
+            Self::SmokeHttp { .. } => Facts::These { names: &["status", "body"], prefix: Some("json.") },
             Self::SmokeRedis { .. } | Self::RedisCommand { .. } => these(&["reply"]),
-            Self::RedisCheck { .. } => these(&["keys"]),
+            Self::RedisCheck { .. } => {
+                Facts::These { names: &["keys", "address", "aof_enabled"], prefix: Some("keys_") }
+            }
             Self::PostgresCheck { .. } => these(&["tables", "rows", "corrupt"]),
             Self::Confirm | Self::Note | Self::Wait { .. } => these(&[]),
             _ => Facts::Open,
