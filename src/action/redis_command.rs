@@ -36,7 +36,10 @@ impl RedisCommand {
         };
         let reply = facts.get("reply").cloned().unwrap_or_default();
         context.sink.say(format!("{} → {reply}", argv.join(" "))).await;
-        Ok(Outcome { facts, ..Outcome::passed(format!("{} answered {reply}", argv.first().map_or("", String::as_str))) })
+        Ok(Outcome {
+            facts,
+            ..Outcome::passed(format!("{} answered {reply}", argv.first().map_or("", String::as_str)))
+        })
     }
 }
 

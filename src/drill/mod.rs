@@ -366,3 +366,6 @@ impl DrillState {
         self.steps.get(index)?.ask.as_ref().map(|pending| &*pending.ask)
     }
 }
+
+#[cfg(test)]
+mod tests;
