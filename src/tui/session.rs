@@ -1,0 +1,128 @@
+//! What the drill screen is given: a drill, a stream of envelopes, and where its commands go.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, FixedOffset, Utc};
+use tokio::sync::{broadcast, mpsc};
+
+use crate::clock::SharedClock;
+use crate::drill::{DrillState, Elapsed};
+use crate::event::{Command, Envelope, Failure, RecoveryPoint, RecoveryTarget, Window};
+use crate::runbook::Contact;
+
+use super::theme::Themes;
+
+/// Everything that a view of one drill needs; the full screen and the linear mode take the same.
+pub struct Session {
+    pub state: DrillState,
+    pub envelopes: broadcast::Receiver<Arc<Envelope>>,
+    /// A fresh state, for a view that fell behind and for a player that jumped.
+    pub snapshot: Arc<dyn Fn() -> DrillState + Send + Sync>,
+    /// Where the operator's wishes go. In a replay nothing reads it.
+    pub commands: mpsc::Sender<Command>,
+    pub clock: SharedClock,
+    /// Present in a replay only.
+    pub player: Option<Arc<dyn Player>>,
+    /// What a candidate of the recovery point means.
+    pub preview: Preview,
+    /// Words from the program: refusals of commands, where the report lies.
+    pub notices: mpsc::UnboundedReceiver<Notice>,
+    pub themes: Themes,
+    pub options: Options,
+}
+
+/// How a view looks and what it says.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Of the operator; UTC always stands beside it.
+    pub zone: FixedOffset,
+    /// Signs have ASCII twins: the locale is not UTF-8.
+    pub ascii: bool,
+    pub mouse: bool,
+    /// What `q` means, truthfully: `leave (the drill stops here; lifeboat resume goes on)`.
+    pub leave_text: String,
+    /// Said once the drill has ended; a [`Notice::After`] replaces it.
+    pub after_text: Option<String>,
+    /// People of the inventory; those of the runbook are added.
+    pub contacts: Vec<Contact>,
+    /// Named in the message after a panic.
+    pub log_file: Option<PathBuf>,
+}
+
+/// How a look at the drill ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// The drill had ended.
+    Finished,
+    /// The operator left, and the drill has not ended.
+    Left,
+    /// SIGTERM or SIGHUP.
+    Terminated,
+}
+
+/// Words from the program to the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A command was not carried out.
+    Refused(String),
+    /// Something worth a line.
+    Say(String),
+    /// What to do after the end, one line each: where the report lies.
+    After(String),
+}
+
+/// Works out what a target means; `inclusive` is whether the target's own commit is kept. Called on every move of the
+/// cursor, so it must only compute.
+pub type Preview = Arc<dyn Fn(&Window, &RecoveryTarget, bool) -> Result<PointPreview, Failure> + Send + Sync>;
+
+/// A possible recovery point and what choosing it costs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PointPreview {
+    pub point: RecoveryPoint,
+    /// Where on the time line it lies, when that is known.
+    pub at: Option<DateTime<Utc>>,
+    /// Seconds of history given up, up to the incident or to the end of what is there.
+    pub loss_seconds: Option<f64>,
+    /// Seconds between the points of the systems.
+    pub skew_seconds: Option<f64>,
+    pub bytes_to_fetch: Option<u64>,
+    pub segments_to_replay: Option<u64>,
+    /// Seconds until it is ready, when that can be told.
+    pub ready_seconds: Option<f64>,
+    /// More to know, a sentence each.
+    pub lines: Vec<String>,
+    /// Reasons to hesitate, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Paces a journal. The screens show its keys and otherwise cannot tell a replay from a live drill.
+pub trait Player: Send + Sync {
+    fn status(&self) -> PlayerStatus;
+    fn act(&self, act: PlayerAct);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PlayerStatus {
+    /// What "now" is.
+    pub position: Elapsed,
+    pub length: Elapsed,
+    pub speed: f64,
+    pub playing: bool,
+    /// Counts jumps; a view takes a fresh snapshot when it changes.
+    pub jumps: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum PlayerAct {
+    Play,
+    Pause,
+    SeekBack(Duration),
+    SeekForward(Duration),
+    /// To the start of the step before and after.
+    PreviousStep,
+    NextStep,
+    /// 1.0 is real time.
+    Speed(f64),
+}

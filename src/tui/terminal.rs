@@ -1,0 +1,148 @@
+//! The terminal: taken with care, given back whatever happens.
+//!
+//! A [`Guard`] holds raw mode and the alternate screen and gives them back when it is dropped. A panic gives them back
+//! first and then says, in two lines, what happened and where the log is. [`crate::tui::run_drill`] watches SIGTERM and
+//! SIGHUP and leaves in order; `^Z` gives the terminal back, stops the program, and takes it again when it goes on.
+
+use std::io::{self, Stdout, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, Once};
+
+use crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture};
+use crossterm::terminal::{
+    BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+    enable_raw_mode,
+};
+use crossterm::{cursor, execute, queue};
+use nix::sys::signal::{Signal, raise};
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+
+/// Whether the terminal is ours right now; the panic hook and the guard must agree who gives it back.
+static HELD: AtomicBool = AtomicBool::new(false);
+static PANICKED: AtomicBool = AtomicBool::new(false);
+static LOG_FILE: Mutex<Option<PathBuf>> = Mutex::new(None);
+static HOOK: Once = Once::new();
+
+/// Holds the terminal.
+pub struct Guard {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    mouse: bool,
+}
+
+impl Guard {
+    /// Takes the terminal: raw mode, alternate screen, bracketed paste, mouse when wanted.
+    pub fn enter(mouse: bool) -> io::Result<Self> {
+        // Under NO_COLOR crossterm writes `ESC[;m` for every colour, which wipes bold and reverse; the theme without
+        // colour has none to write.
+        crossterm::style::force_color_output(true);
+        take(mouse)?;
+        match Terminal::new(CrosstermBackend::new(io::stdout())) {
+            Ok(terminal) => Ok(Self { terminal, mouse }),
+            Err(error) => {
+                give_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// Draws one frame between the marks of a synchronised update, so that no terminal shows half of it.
+    pub fn draw(&mut self, render: impl FnOnce(&mut ratatui::Frame<'_>)) -> io::Result<()> {
+        queue!(io::stdout(), BeginSynchronizedUpdate)?;
+        let drawn = self.terminal.draw(render).map(|_| ());
+        execute!(io::stdout(), EndSynchronizedUpdate)?;
+        drawn
+    }
+
+    /// Forgets what the screen shows; the next frame draws all of it.
+    pub fn clear(&mut self) -> io::Result<()> {
+        self.terminal.clear()
+    }
+
+    /// Columns and rows.
+    pub fn size(&self) -> io::Result<(u16, u16)> {
+        self.terminal.size().map(|size| (size.width, size.height))
+    }
+
+    /// Gives the terminal back, stops this program as `^Z` does, and takes it again once it goes on.
+    pub fn suspend(&mut self) -> io::Result<()> {
+        give_back();
+        raise(Signal::SIGSTOP).map_err(io::Error::from)?;
+        take(self.mouse)?;
+        self.clear()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn take(mouse: bool) -> io::Result<()> {
+    enable_raw_mode()?;
+    HELD.store(true, Ordering::SeqCst);
+    let mut out = io::stdout();
+    let taken = execute!(out, EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)
+        .and_then(|()| if mouse { execute!(out, EnableMouseCapture) } else { Ok(()) });
+    if taken.is_err() {
+        give_back();
+    }
+    taken
+}
+
+/// Gives the terminal back, once. Errors have nowhere to go: the terminal may be gone.
+fn give_back() {
+    if !HELD.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    let mut out = io::stdout();
+    let _ = execute!(out, EndSynchronizedUpdate, DisableMouseCapture, DisableBracketedPaste);
+    let _ = execute!(out, LeaveAlternateScreen, cursor::Show);
+    let _ = disable_raw_mode();
+    let _ = out.flush();
+}
+
+/// Installs the panic hook, the first time it is called; `log_file` is named in the message. The panic itself goes to
+/// the log by `tracing`.
+pub fn install_panic_hook(log_file: Option<PathBuf>) {
+    *LOG_FILE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = log_file;
+    HOOK.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| {
+            PANICKED.store(true, Ordering::SeqCst);
+            give_back();
+            let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
+            let words = panic.payload_as_str().unwrap_or("without words");
+            tracing::error!(place, words, backtrace = %std::backtrace::Backtrace::force_capture(), "panic");
+            let log = LOG_FILE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let _ = write!(io::stderr(), "{}", epitaph(words, &place, log.as_deref()));
+        }));
+    });
+}
+
+/// Whether any thread has panicked since the hook was installed; the screen is not ours any more then.
+pub fn panicked() -> bool {
+    PANICKED.load(Ordering::SeqCst)
+}
+
+fn epitaph(words: &str, place: &str, log: Option<&std::path::Path>) -> String {
+    let log = log.map(|log| format!(" The log has the details: {}", log.display())).unwrap_or_default();
+    format!(
+        "lifeboat broke: {} ({place}).\n\
+         What had been done is in the drill's journal; `lifeboat resume` goes on from there.{log}\n",
+        super::text::clean(words)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_are_short_and_name_the_log() {
+        let text = epitaph("index out of bounds", "src/x.rs:1", Some(std::path::Path::new("/var/log/lifeboat.log")));
+        assert!(text.contains("lifeboat resume") && text.contains("/var/log/lifeboat.log"));
+        assert_eq!(text.lines().count(), 2);
+    }
+}

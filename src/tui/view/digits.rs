@@ -1,0 +1,89 @@
+//! Digits that can be read across a room.
+
+use ratatui::style::{Modifier, Style};
+use ratatui::text::{Line, Span};
+
+/// Three columns and five rows of pixels a digit, a bit a pixel, the top row first.
+const DIGITS: [[u8; 5]; 10] = [
+    [0b111, 0b101, 0b101, 0b101, 0b111],
+    [0b010, 0b110, 0b010, 0b010, 0b111],
+    [0b111, 0b001, 0b111, 0b100, 0b111],
+    [0b111, 0b001, 0b111, 0b001, 0b111],
+    [0b101, 0b101, 0b111, 0b001, 0b001],
+    [0b111, 0b100, 0b111, 0b001, 0b111],
+    [0b111, 0b100, 0b111, 0b101, 0b111],
+    [0b111, 0b001, 0b001, 0b001, 0b001],
+    [0b111, 0b101, 0b111, 0b101, 0b111],
+    [0b111, 0b101, 0b111, 0b001, 0b111],
+];
+
+const COLON: [u8; 5] = [0b0, 0b1, 0b0, 0b1, 0b0];
+
+/// A clock such as `00:07:41` as big as fits into `columns` and a pane of `height` rows; `None` when only plain text fits.
+pub(super) fn rows(text: &str, style: Style, columns: usize, height: usize, ascii: bool) -> Option<Vec<Line<'static>>> {
+    // A pixel's columns on the left, in the middle and on the right of a digit, and whether two rows share a cell.
+    let sizes: [([usize; 3], bool); 3] = [([2, 1, 2], false), ([1, 2, 1], true), ([1, 1, 1], true)];
+    let (widths, halved) = sizes
+        .into_iter()
+        .filter(|(_, halved)| if *halved { !ascii && height >= 24 } else { height >= 36 })
+        .find(|(widths, _)| cells(text, *widths) <= columns)?;
+    let style = Style { add_modifier: style.add_modifier - Modifier::UNDERLINED, ..style };
+    let pixels: Vec<String> = (0..5).map(|row| pixel_row(text, row, widths)).collect();
+    let rows = match halved {
+        false => pixels.iter().map(|row| row.replace('#', if ascii { "#" } else { "█" })).collect(),
+        true => pixels.chunks(2).map(|pair| halves(&pair[0], pair.get(1))).collect::<Vec<_>>(),
+    };
+    Some(rows.into_iter().map(|row| Line::from(Span::styled(row, style))).collect())
+}
+
+fn cells(text: &str, widths: [usize; 3]) -> usize {
+    text.chars().map(|c| if c == ':' { 1 } else { widths.iter().sum() }).sum::<usize>() + text.len() - 1
+}
+
+/// One row of pixels: `#` and spaces, one space between glyphs.
+fn pixel_row(text: &str, row: usize, widths: [usize; 3]) -> String {
+    let glyph = |c: char| match c.to_digit(10) {
+        Some(digit) => {
+            let bits = DIGITS[digit as usize][row];
+            (0..3).map(|x| if bits >> (2 - x) & 1 == 1 { "#" } else { " " }.repeat(widths[x])).collect::<String>()
+        }
+        None => if COLON[row] == 1 { "#" } else { " " }.to_owned(),
+    };
+    text.chars().map(glyph).collect::<Vec<_>>().join(" ")
+}
+
+fn halves(upper: &str, lower: Option<&String>) -> String {
+    let lower = lower.map_or("", String::as_str).chars().chain(std::iter::repeat(' '));
+    let cell = |(upper, lower)| match (upper, lower) {
+        ('#', '#') => '█',
+        ('#', _) => '▀',
+        (_, '#') => '▄',
+        _ => ' ',
+    };
+    upper.chars().zip(lower).map(cell).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_as_big_as_fits() {
+        let size = |columns, height, ascii| {
+            rows("00:07:41", Style::new(), columns, height, ascii).map(|rows| (rows[0].width(), rows.len()))
+        };
+        assert_eq!(size(40, 44, false), Some((39, 5)));
+        assert_eq!(size(38, 44, false), Some((33, 3)));
+        assert_eq!(size(28, 30, false), Some((27, 3)));
+        assert_eq!(size(26, 44, false), None);
+        assert_eq!(size(40, 44, true), Some((39, 5)));
+        assert_eq!(size(38, 44, true), None);
+    }
+
+    #[test]
+    fn digits_look_like_themselves() {
+        let drawn = rows("12:4", Style::new(), 14, 30, false).unwrap();
+        let text: Vec<String> = drawn.iter().map(|row| row.spans[0].content.to_string()).collect();
+        assert_eq!(text, ["▄█  ▀▀█ ▄ █ █", " █  █▀▀ ▄ ▀▀█", "▀▀▀ ▀▀▀     ▀"]);
+    }
+}
