@@ -49,13 +49,16 @@ impl Problem {
     }
 }
 
-/// All problems of one file. Passwords in URLs are masked wherever the file's words are repeated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// All problems of one file; in JSON `{ file, problems: [{ severity, message, hint, line, column }] }`. Passwords in URLs
+/// are masked wherever the file's words are repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problems {
     /// The file's name as the user gave it.
     pub file: String,
     /// The file's text, passwords in URLs masked: it is shown around each caret.
+    #[serde(skip)]
     pub source: Arc<str>,
+    #[serde(rename = "problems")]
     pub list: Vec<Problem>,
 }
 
@@ -123,15 +126,19 @@ impl Problems {
     }
 
     pub fn has_errors(&self) -> bool {
-        self.errors().next().is_some()
+        self.errors() > 0
     }
 
-    pub fn errors(&self) -> impl Iterator<Item = &Problem> {
-        self.list.iter().filter(|problem| problem.severity == Severity::Error)
+    pub fn errors(&self) -> usize {
+        self.of(Severity::Error)
     }
 
-    pub fn warnings(&self) -> impl Iterator<Item = &Problem> {
-        self.list.iter().filter(|problem| problem.severity == Severity::Warning)
+    pub fn warnings(&self) -> usize {
+        self.of(Severity::Warning)
+    }
+
+    fn of(&self, severity: Severity) -> usize {
+        self.list.iter().filter(|problem| problem.severity == severity).count()
     }
 
     /// In the order of the file; those without a place first. The same complaint about the same place stands once.
@@ -141,7 +148,7 @@ impl Problems {
     }
 
     /// Each problem with its line and caret, and a last line that counts them.
-    pub fn render(&self, look: Look) -> String {
+    pub fn render(&self, look: &Look) -> String {
         let theme = GraphicalTheme {
             characters: if look.unicode { ThemeCharacters::unicode() } else { ThemeCharacters::ascii() },
             styles: if look.colour { ThemeStyles::ansi() } else { ThemeStyles::none() },
@@ -173,25 +180,18 @@ impl Problems {
             1 => Some(format!("1 {noun}")),
             n => Some(format!("{n} {noun}s")),
         };
-        let parts: Vec<_> = [part(self.errors().count(), "error"), part(self.warnings().count(), "warning")]
-            .into_iter()
-            .flatten()
-            .collect();
+        let parts: Vec<_> =
+            [part(self.errors(), "error"), part(self.warnings(), "warning")].into_iter().flatten().collect();
         match parts.is_empty() {
             true => format!("{}: no problems", self.file),
             false => format!("{}: {}", self.file, parts.join(", ")),
         }
     }
-
-    /// `{ file, problems: [{ severity, message, hint, line, column }] }`
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({ "file": self.file, "problems": self.list })
-    }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render(Look::default()))
+        f.write_str(&self.render(&Look::default()))
     }
 }
 
