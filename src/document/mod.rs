@@ -17,9 +17,9 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-pub use node::{Entry, Node, Place, Value};
+pub use node::{Node, Place, Value};
 pub use problems::{Look, Problem, Problems, Severity};
-pub use suggest::{closest, list, slug};
+pub use suggest::{closest, list};
 pub use words::{Argv, Id, Lasting, Name, Scalar, Text, is_id, is_name};
 
 /// The version of the files' format that this program reads.

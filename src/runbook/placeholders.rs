@@ -70,14 +70,6 @@ pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<Str
     Ok(out)
 }
 
-/// The names in a text.
-pub fn names(text: &str) -> impl Iterator<Item = &str> {
-    parts(text).into_iter().filter_map(|part| match part {
-        Part::Name(name, _) => Some(name),
-        Part::Literal(_) | Part::Stray(_) => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
