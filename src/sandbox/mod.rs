@@ -8,6 +8,7 @@
 //! Nothing here is special to the rest of the house: a drill finds an inventory, a bucket and a broken service, as in any
 //! other incident. Redis stays up, damaged: its carts are gone, its sessions are not.
 
+pub mod app;
 mod error;
 mod fill;
 mod incident;
@@ -15,6 +16,7 @@ pub mod install;
 mod inventory;
 mod keys;
 mod layout;
+pub mod ledger;
 mod ports;
 mod privileges;
 mod processes;

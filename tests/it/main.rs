@@ -1,5 +1,6 @@
 mod architecture;
 mod invalid_files;
+mod orders;
 mod postgres;
 mod redis;
 mod support;
