@@ -3,4 +3,5 @@ mod invalid_files;
 mod orders;
 mod postgres;
 mod redis;
+mod report;
 mod support;
