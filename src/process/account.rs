@@ -39,3 +39,18 @@ impl Account {
         Ok(())
     }
 }
+
+/// Turns a root process into one of `user` for good. Call it before any thread exists.
+pub fn become_user(user: &nix::unistd::User) -> io::Result<()> {
+    #[cfg(not(target_vendor = "apple"))]
+    nix::unistd::setgroups(&[user.gid])?;
+    nix::unistd::setgid(user.gid)?;
+    nix::unistd::setuid(user.uid)?;
+    if nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).is_ok() {
+        return Err(io::Error::other("the process can still become root"));
+    }
+    // Changing the user hides /proc/self from the user that we are now.
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_dumpable(true)?;
+    Ok(())
+}

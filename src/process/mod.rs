@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use account::Account;
+pub use account::{Account, become_user};
 pub use find::{find_program, postgres_bin};
 
 use crate::clock;

@@ -28,6 +28,7 @@ use crate::journal::{DrillDir, Journal, JournalError};
 
 pub use fold::fold;
 pub use model::Report;
+pub use render::all as render_all;
 pub use statement::{STATEMENT, Statement, StatementError};
 
 /// The version of `report.json` and `statement.json`.

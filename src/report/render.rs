@@ -12,7 +12,7 @@ const MARKDOWN: &str = include_str!("templates/report.md.j2");
 const HTML: &str = include_str!("templates/report.html.j2");
 
 /// The report's files by name.
-pub(super) fn all(report: &Report) -> Result<[(&'static str, String); 3], ReportError> {
+pub fn all(report: &Report) -> Result<[(&'static str, String); 3], ReportError> {
     let env = environment().map_err(|why| failed("templates", why))?;
     let page = |name: &'static str| {
         let template = env.get_template(name)?;
