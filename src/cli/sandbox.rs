@@ -1,15 +1,17 @@
 //! `lifeboat sandbox`: a whole incident on this machine.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::event::Failure;
+use crate::event::{Failure, parse_time};
 use crate::sandbox::{
-    Intent, Layout, Options, Sandbox, SandboxError, Scale, Status, VARIABLE, account, drop_privileges, install,
+    Intent, Layout, Options, Sandbox, SandboxError, Scale, Status, VARIABLE, account, app, drop_privileges, install,
 };
 
 const FAILED: u8 = 1;
@@ -31,6 +33,11 @@ enum Command {
     Status(Look),
     /// End every server and remove the directory
     Down(Look),
+    /// Compare what was acknowledged with what was restored
+    Ledger(Ledger),
+    /// The application of the sandbox
+    #[command(hide = true)]
+    ServeOrders(ServeOrders),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +64,30 @@ struct Up {
     build: Build,
 }
 
+#[derive(Debug, Args)]
+struct Ledger {
+    #[command(flatten)]
+    look: Look,
+    /// The last commit that recovery replayed, with its offset; the restored server is asked when it is absent
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Args)]
+struct ServeOrders {
+    /// A JSON file with database_url and cache_url
+    #[arg(long)]
+    connections: PathBuf,
+    /// Where acknowledged orders are written down
+    #[arg(long)]
+    ledger: PathBuf,
+    #[arg(long)]
+    listen: SocketAddr,
+    /// Orders a second that its own customers place
+    #[arg(long, default_value_t = 0)]
+    rate: u32,
+}
+
 /// What `up` and `drill` build.
 #[derive(Debug, Args)]
 struct Build {
@@ -77,6 +108,8 @@ pub fn run(args: SandboxArgs) -> ExitCode {
         Command::Up(up) => run_up(up),
         Command::Status(look) => run_status(&look),
         Command::Down(look) => run_down(&look),
+        Command::Ledger(ledger) => run_ledger(&ledger),
+        Command::ServeOrders(options) => serve_orders(options),
     };
     result.unwrap_or_else(|error| {
         let code = if error.is_wrong_use() { WRONG_USE } else { FAILED };
@@ -100,12 +133,39 @@ fn run_status(look: &Look) -> Result<ExitCode, SandboxError> {
 fn run_down(look: &Look) -> Result<ExitCode, SandboxError> {
     let sandbox = enter(&look.place, Intent::Look)?;
     let ended = runtime()?.block_on(sandbox.down())?;
-    let dir = sandbox.layout().dir().display();
+    let dir = sandbox.layout().dir();
+    // As root it was given up before: an empty directory in a directory of root's stays.
+    let removed = !dir.exists();
+    let text = dir.display();
     match (look.json, ended) {
-        (true, _) => println!("{}", serde_json::json!({ "directory": dir.to_string(), "ended": ended })),
-        (false, None) => println!("there was no sandbox in {dir}"),
-        (false, Some(ended)) => println!("{ended} servers ended, {dir} removed"),
+        (true, _) => {
+            println!("{}", serde_json::json!({ "directory": text.to_string(), "ended": ended, "removed": removed }));
+        }
+        (false, None) => println!("there was no sandbox in {text}"),
+        (false, Some(ended)) if removed => println!("{ended} servers ended, {text} removed"),
+        (false, Some(ended)) => {
+            println!("{ended} servers ended, {text} emptied; its parent is closed to us: rmdir {text}")
+        }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends with 0 when everything up to the recovered point is there, row for row, and nothing later is.
+fn run_ledger(args: &Ledger) -> Result<ExitCode, SandboxError> {
+    let sandbox = enter(&args.look.place, Intent::Look)?;
+    let found = runtime()?.block_on(sandbox.compare(args.until))?;
+    if args.look.json {
+        println!("{}", found.json());
+    } else {
+        println!("{found}");
+    }
+    Ok(if found.holds() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn serve_orders(args: ServeOrders) -> Result<ExitCode, SandboxError> {
+    let ServeOrders { connections, ledger, listen, rate } = args;
+    let served = runtime()?.block_on(app::serve(app::Options { connections, ledger, listen, rate }));
+    served.map_err(|error| SandboxError::Part { operation: "the application", failure: Box::new(error.into()) })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -28,9 +28,9 @@ impl Scale {
             customers: 2_000,
             orders: 12_000,
             carts: 1_500,
-            sessions: 3_000,
+            sessions: 2_000,
             rate: 50,
-            traffic: 150,
+            traffic: 200,
             rounds: 40,
             round_rows: 500,
         };
@@ -91,19 +91,20 @@ pub async fn traffic(primary: &Primary<'_>) -> Result<(), SandboxError> {
     primary.sql("making traffic", script).await.map(|_| ())
 }
 
-/// Carts (hashes `cart:<customer>`) and sessions (strings `session:<id>` that expire).
+/// What the application would have left there: carts of the newest orders (`cart:<order>`) and sessions of customers
+/// (`session:<customer>`) that expire.
 pub async fn redis(cache: &Cache<'_>, scale: Scale, seed: u64) -> Result<(), SandboxError> {
     let sizes = scale.sizes();
     let mut protocol = Vec::new();
-    for i in 0..sizes.carts {
-        let draw = mix(seed, i);
-        let sku = format!("SKU-{:06}", draw % 65_536);
-        command(&mut protocol, &["HSET", &format!("cart:{}", 1 + i), &sku, &(1 + draw % 4).to_string()]);
+    for order in sizes.orders - sizes.carts..sizes.orders {
+        let draw = mix(seed, order);
+        let (item, amount) = (format!("SKU-{:06}", draw % 65_536), 199 + draw % 8_192);
+        let cart = serde_json::json!({ "order": order + 1, "item": item, "amount": amount }).to_string();
+        command(&mut protocol, &["SET", &format!("cart:{}", order + 1), &cart]);
     }
-    for i in 0..sizes.sessions {
-        let id = format!("session:{:016x}", mix(seed, sizes.carts + i));
-        let customer = (1 + mix(seed, i) % sizes.customers).to_string();
-        command(&mut protocol, &["SET", &id, &customer, "EX", "86400"]);
+    for customer in 1..=sizes.sessions {
+        let order = (1 + mix(seed, customer) % sizes.orders).to_string();
+        command(&mut protocol, &["SET", &format!("session:{customer}"), &order, "EX", "86400"]);
     }
     cache.pipe(protocol).await
 }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound as _, Utc};
 
 use crate::clock;
 use crate::event::{Failure, parse_time};
@@ -73,7 +73,7 @@ impl Story<'_> {
         let last_archived_segment = self.archive().await?;
         // Some orders after the last archived segment: no primary dies with everything archived.
         self.app.acknowledges(MOMENT).await?;
-        let taken_down_at = clock::wall_now();
+        let taken_down_at = now();
         self.primary.stop(Stop::Immediate).await?;
         (self.tell)("the primary was taken down");
         Ok(Incident {
@@ -117,7 +117,7 @@ impl Story<'_> {
         let (base, taken) = tokio::try_join!(async { base.run().await.map_err(part("the base backup")) }, async {
             snapshot.run(&|_| {}).await.map_err(|error| part("the snapshot")(error.into()))
         },)?;
-        Ok(Backups { base: base.label, snapshot: taken.snapshot.label, finished: clock::wall_now() })
+        Ok(Backups { base: base.label, snapshot: taken.snapshot.label, finished: now() })
     }
 
     /// Each wound in its own transaction, a moment apart, while orders come in.
@@ -130,7 +130,7 @@ impl Story<'_> {
         let deleted = self.transaction("delete from orders where id % 3 = 0;").await?;
         self.log("deleted orders that the billing service has already")?;
         self.app.acknowledges(MOMENT).await?;
-        let flushed = clock::wall_now();
+        let flushed = now();
         let carts = self.cache.command(&["EVAL", FLUSH_CARTS, "0"]).await?;
         self.log(&format!("flushed {carts} carts to force a reload"))?;
         self.log("finished")?;
@@ -159,8 +159,7 @@ impl Story<'_> {
         let mut open = std::fs::OpenOptions::new();
         let mut file =
             open.create(true).append(true).mode(0o600).open(&path).map_err(SandboxError::io("opening", &path))?;
-        // Whole microseconds, as PostgreSQL has them.
-        let now = chrono::SubsecRound::trunc_subsecs(clock::wall_now(), 6);
+        let now = now();
         let stamp = now.to_rfc3339_opts(SecondsFormat::Micros, false);
         writeln!(file, "{stamp} {MIGRATION}: {what}").map_err(SandboxError::io("writing", &path))?;
         Ok(now)
@@ -172,4 +171,9 @@ impl Story<'_> {
         self.primary.archived(&segment).await?;
         Ok(segment)
     }
+}
+
+/// Wall time in whole microseconds, as PostgreSQL has it.
+fn now() -> DateTime<Utc> {
+    clock::wall_now().trunc_subsecs(6)
 }

@@ -9,6 +9,8 @@
 //! other incident. Redis stays up, damaged: its carts are gone, its sessions are not.
 
 pub mod app;
+mod compare;
+mod drill;
 mod error;
 mod fill;
 mod incident;
@@ -31,9 +33,12 @@ mod up;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use nix::fcntl::{Flock, FlockArg};
 use tokio_util::sync::CancellationToken;
 
+pub use compare::Found;
+pub use drill::{DrillSetup, prepare_drill};
 pub use error::SandboxError;
 pub use layout::{Layout, VARIABLE};
 pub use privileges::{Intent, account, drop_privileges};
@@ -106,6 +111,11 @@ impl Sandbox {
     /// How it stands, without changing anything.
     pub fn status(&self) -> Result<Status, SandboxError> {
         status::look(&self.layout)
+    }
+
+    /// Compares the ledger with the server that a drill restored: see [`ledger::compare`].
+    pub async fn compare(&self, until: Option<DateTime<Utc>>) -> Result<Found, SandboxError> {
+        compare::run(&self.layout, until).await
     }
 
     /// Ends everything that runs below the directory, restored servers too, and removes it. Returns how many servers were

@@ -39,6 +39,7 @@ pub fn drop_privileges(layout: &Layout, account: Option<&Account>, intent: Inten
     // Opened while root may still read it: the checkout may be closed to the account.
     let program = File::open(own_path()?).map_err(os("opening this program"))?;
     if intent == Intent::Build {
+        reach(layout, account)?;
         layout.claim(account.uid)?;
     }
     let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
@@ -57,6 +58,24 @@ pub fn drop_privileges(layout: &Layout, account: Option<&Account>, intent: Inten
     if intent == Intent::Build {
         record::mark(layout)?;
         program::place(layout, program)?;
+    }
+    Ok(())
+}
+
+/// Makes sure that the account can get to the directory at all, before anything is created there.
+fn reach(layout: &Layout, account: &Account) -> Result<(), SandboxError> {
+    use std::os::unix::fs::MetadataExt as _;
+    for parent in layout.dir().ancestors().skip(1) {
+        let meta = std::fs::metadata(parent).map_err(SandboxError::io("looking at", parent))?;
+        let bit = match (meta.uid() == account.uid, meta.gid() == account.gid) {
+            (true, _) => 0o100,
+            (false, true) => 0o010,
+            (false, false) => 0o001,
+        };
+        if meta.mode() & bit == 0 {
+            let why = format!("servers run as {}, to whom {} is closed", account.name, parent.display());
+            return Err(SandboxError::Directory { dir: layout.dir().to_owned(), why });
+        }
     }
     Ok(())
 }

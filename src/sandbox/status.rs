@@ -12,6 +12,9 @@ use super::record::{self, Incident, Record, Scale};
 use super::servers::app::App;
 use super::servers::{app, postgres, redis};
 
+/// The order of the smoke test, as the application takes it.
+const ORDER: &str = r#"{"customer": 1, "item": "lifeboat smoke test", "amount": 100}"#;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -121,6 +124,7 @@ fn variables(layout: &Layout, incident: &Incident, app_url: &str) -> BTreeMap<St
         ("damage_at", damage_at),
         ("app_address", app_url.trim_start_matches("http://").to_owned()),
         ("app_url", app_url.to_owned()),
+        ("order_body", ORDER.to_owned()),
         ("ledger_check", layout.ledger_check().display().to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

@@ -4,4 +4,5 @@ mod orders;
 mod postgres;
 mod redis;
 mod report;
+mod sandbox;
 mod support;

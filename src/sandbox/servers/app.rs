@@ -55,6 +55,7 @@ impl App<'_> {
             .arg(self.rate.to_string())
             .cwd(self.layout.app())
             .detach(&self.log())?;
+        // Where /proc is missing, `down` finds it by this.
         program::write(&self.layout.app().join("orders.pid"), 0o600, format!("{pid}\n"))?;
         super::wait_until("the start of the application", Duration::from_secs(30), &self.log(), || async {
             Ok(healthy(self.port).await)

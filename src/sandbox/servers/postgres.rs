@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::system::postgres::wal::{Location, archive_command};
+
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::program;
@@ -73,7 +75,8 @@ impl Primary<'_> {
             Scale::Medium => ("256MB", "4GB", 30),
             Scale::Large => ("512MB", "8GB", 60),
         };
-        let (lifeboat, bucket) = (self.layout.lifeboat(), self.layout.bucket_url());
+        let archive = Location { url: self.layout.bucket_url(), prefix: NAME.to_owned() };
+        let archive_command = archive_command(&self.layout.lifeboat(), &archive);
         let lines = [
             "# written by `lifeboat sandbox up`".to_owned(),
             "listen_addresses = '127.0.0.1'".to_owned(),
@@ -87,7 +90,7 @@ impl Primary<'_> {
             "checkpoint_timeout = '5min'".to_owned(),
             "wal_level = 'replica'".to_owned(),
             "archive_mode = 'on'".to_owned(),
-            format!("archive_command = '{} wal push %p --store {bucket} --prefix {NAME}'", lifeboat.display()),
+            format!("archive_command = '{}'", archive_command.replace('\'', "''")),
             format!("archive_timeout = '{archive_timeout}s'"),
             "max_wal_senders = 5".to_owned(),
             "track_commit_timestamp = on".to_owned(),

@@ -1,0 +1,232 @@
+//! The sandbox by its commands, as a person runs it: built, looked at, taken down.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use lifeboat::event::parse_time;
+use lifeboat::process::Account;
+use lifeboat::sandbox::ledger;
+use lifeboat::store::Bucket;
+use lifeboat::system::{postgres, redis};
+use lifeboat::{clock, inventory};
+use serde_json::Value;
+
+/// A directory name in /tmp, where every user may create and remove; a sandbox left there goes with it.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        Self(PathBuf::from(format!("/tmp/lb-{name}-{}", std::process::id())))
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.arg("sandbox").args(args).env("LIFEBOAT_SANDBOX_DIR", &self.0).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the program runs")
+    }
+
+    /// The last line of standard output, as JSON; the command must succeed.
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        let stdout = text(&output.stdout);
+        serde_json::from_str(stdout.lines().last().expect("a line")).expect("a JSON object")
+    }
+
+    /// Processes that work below the directory or run a program of it.
+    fn processes(&self) -> Vec<(u32, u32)> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let inside =
+                |link: &str| std::fs::read_link(entry.path().join(link)).is_ok_and(|to| to.starts_with(&self.0));
+            if inside("cwd") || inside("exe") {
+                found.push((pid, entry.metadata().map_or(0, |meta| meta.uid())));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.0.exists() {
+            self.run(&["down"]);
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn owner() -> u32 {
+    Account::unprivileged()
+        .expect("the accounts")
+        .map_or_else(|| nix::unistd::geteuid().as_raw(), |account| account.uid)
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).mode() & 0o777
+}
+
+#[tokio::test]
+async fn an_incident_from_up_to_down() {
+    let place = Place::new("whole");
+    let began = clock::boot_now();
+    let up = place.json(&["up", "--scale", "small", "--json"]);
+    let took = clock::boot_now() - began;
+    println!("up --scale small took {:.1} s", took.as_secs_f64());
+    let status = place.json(&["status", "--json"]);
+    assert_eq!(up, status);
+    assert_eq!(status["state"], "broken");
+
+    closed_to_others(&place);
+    servers(&place, &status).await;
+    backups(&status).await;
+    losses(&status);
+
+    // What stands there unrepaired is kept.
+    let again = place.json(&["up", "--json"]);
+    assert_eq!(again, status);
+
+    let down = place.json(&["down", "--json"]);
+    assert_eq!((&down["removed"], number(&down["ended"])), (&Value::Bool(true), 2));
+    assert!(!place.0.exists());
+    assert_eq!(place.processes(), []);
+    assert_eq!(place.json(&["down", "--json"])["ended"], Value::Null);
+}
+
+fn closed_to_others(place: &Place) {
+    assert_eq!(mode(&place.0), 0o700);
+    for file in
+        ["secrets/orders-db", "secrets/orders-cache", "app/connections.json", "keys/operator", "redis/redis.conf"]
+    {
+        assert_eq!(mode(&place.0.join(file)), 0o600, "{file}");
+    }
+    let url = std::fs::read_to_string(place.0.join("secrets/orders-db")).expect("the URL");
+    let password = url.split([':', '@']).nth(2).expect("a password");
+    for (pid, _) in place.processes() {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        assert!(!text(&line).contains(password), "pid {pid} shows a password");
+    }
+    let inventory = std::fs::read_to_string(place.0.join("lifeboat.toml")).expect("the inventory");
+    assert!(!inventory.contains(password));
+}
+
+/// The database is gone; cache and application run, and not as root.
+async fn servers(place: &Place, status: &Value) {
+    let inventory = inventory::load(Path::new(status["inventory"].as_str().expect("a path"))).expect("it loads");
+    assert_eq!(inventory.systems.keys().collect::<Vec<_>>(), ["orders-db", "orders-cache"]);
+    let url = |name: &str| inventory.systems[name].url.resolve().expect("the URL");
+    let refused = postgres::connect(&url("orders-db")).await.expect_err("the primary is down");
+    assert!(matches!(refused, postgres::PgError::Refused { .. }), "{refused}");
+    redis::Redis::connect(&url("orders-cache")).await.expect("Redis is up").ping().await.expect("it answers");
+
+    let pid =
+        |name: &str| status["servers"].as_array().unwrap().iter().find(|s| s["name"] == name).unwrap()["pid"].clone();
+    assert_eq!(pid("orders-db"), Value::Null);
+    let running: Vec<u64> = ["orders-cache", "orders"].iter().map(|name| number(&pid(name))).collect();
+    let mut found = place.processes();
+    found.sort_unstable();
+    let mut pids: Vec<u64> = found.iter().map(|(pid, _)| u64::from(*pid)).collect();
+    pids.retain(|pid| !running.contains(pid));
+    assert_eq!(pids, Vec::<u64>::new(), "nothing else runs there");
+    assert!(found.iter().all(|(_, uid)| *uid == owner() && *uid != 0), "{found:?}");
+}
+
+/// Both backups are whole, and the archive goes from the base backup beyond the damage without a gap.
+async fn backups(status: &Value) {
+    let incident = &status["incident"];
+    let bucket = |system| Bucket::open(status["bucket"].as_str().expect("a URL"), system).expect("the bucket opens");
+    let found = postgres::catalogue::list(&bucket("orders-db")).await.expect("the bucket is read");
+    assert_eq!((found.warnings.as_slice(), found.gaps.as_slice()), ([].as_slice(), [].as_slice()));
+    let [backup] = found.backups.as_slice() else { panic!("{:?}", found.backups) };
+    let [coverage] = found.coverage.as_slice() else { panic!("{:?}", found.coverage) };
+    assert_eq!(backup.label, incident["base_backup"].as_str().unwrap());
+    assert!(coverage.from <= backup.start_lsn && backup.stop_lsn < coverage.to);
+    // Segment names of one timeline sort like the WAL.
+    assert!(coverage.last_segment.as_str() >= incident["last_archived_segment"].as_str().unwrap());
+    assert!(backup.bytes > 20 << 20, "{} bytes", backup.bytes);
+
+    let (snapshots, warnings) = redis::list(&bucket("orders-cache")).await.expect("the bucket is read");
+    assert_eq!(warnings, Vec::<String>::new());
+    let [snapshot] = snapshots.as_slice() else { panic!("{snapshots:?}") };
+    assert_eq!(snapshot.label, incident["redis_snapshot"].as_str().unwrap());
+    assert!(snapshot.keys > 3_000, "{} keys", snapshot.keys);
+    let damage_at = parse_time(status["variables"]["damage_at"].as_str().unwrap()).expect("it has an offset");
+    assert!(backup.stopped < damage_at && snapshot.at < damage_at);
+}
+
+/// The ledger has orders from before the damage, from between the wounds and after, and none after the primary's end.
+fn losses(status: &Value) {
+    let incident = &status["incident"];
+    let at = |name: &str| parse_time(incident[name].as_str().unwrap()).expect("a time");
+    let entries = ledger::read(Path::new(status["ledger"].as_str().unwrap())).expect("the ledger is whole");
+    assert_eq!(entries.len() as u64, number(&incident["acknowledged"]));
+    let before = |name: &str| entries.iter().filter(|entry| entry.committed_at < at(name)).count() as u64;
+    assert!(before("damage_at") >= number(&incident["acknowledged_before_damage"]));
+    assert!(before("damage_at") >= 100, "{}", before("damage_at"));
+    assert!(before("damage_at") < before("orders_deleted_at"));
+    assert!(before("orders_deleted_at") < before("taken_down_at"));
+    let order = ["backup_finished_at", "damage_at", "payments_dropped_at", "orders_deleted_at", "carts_flushed_at"];
+    assert!(order.windows(2).all(|pair| at(pair[0]) < at(pair[1])) && at("carts_flushed_at") < at("taken_down_at"));
+    assert!(number(&incident["payments_dropped_xid"]) < number(&incident["orders_deleted_xid"]));
+    let log = std::fs::read_to_string(status["migration_log"].as_str().unwrap()).expect("the migration's log");
+    let started = log.lines().next().and_then(|line| line.split(' ').next()).expect("a stamp");
+    assert_eq!(parse_time(started).expect("it has an offset"), at("damage_at"));
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_refused() {
+    let place = Place::new("foreign");
+    std::fs::create_dir(&place.0).expect("a directory");
+    let thesis = place.0.join("thesis.txt");
+    std::fs::write(&thesis, "years of work").expect("a file");
+    let before = std::fs::metadata(&place.0).expect("it is there");
+    for command in ["up", "down"] {
+        let output = place.run(&[command]);
+        assert_eq!(output.status.code(), Some(2), "{command}: {}", text(&output.stderr));
+    }
+    let after = std::fs::metadata(&place.0).expect("it is still there");
+    assert_eq!((before.uid(), before.mode(), before.mtime()), (after.uid(), after.mode(), after.mtime()));
+    assert_eq!(std::fs::read_to_string(&thesis).expect("the thesis"), "years of work");
+    std::fs::remove_dir_all(&place.0).expect("it goes");
+}
+
+#[tokio::test]
+async fn a_killed_up_is_cleaned_away() {
+    let place = Place::new("killed");
+    let mut up = place.command(&["up"]).stderr(Stdio::null()).spawn().expect("the program runs");
+    let running = || place.json(&["status", "--json"])["servers"].as_array().unwrap().iter().any(|s| s["pid"].is_u64());
+    let limit = clock::boot_now() + std::time::Duration::from_secs(60);
+    while !running() {
+        assert!(clock::boot_now() < limit, "no server started");
+        assert!(up.try_wait().expect("a look").is_none(), "up ended by itself");
+        clock::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // A second `up` or a `down` does not interfere with the first.
+    assert!(text(&place.run(&["down"]).stderr).contains("another `lifeboat sandbox` is at work"));
+    up.kill().expect("it is killed");
+    up.wait().expect("it ends");
+    assert_eq!(place.json(&["status", "--json"])["state"], "unfinished");
+    place.json(&["down", "--json"]);
+    assert!(!place.0.exists());
+    assert_eq!(place.processes(), []);
+}
+
+#[test]
+fn what_does_not_exist_is_not_created_by_looking() {
+    let place = Place::new("absent");
+    assert_eq!(place.json(&["status", "--json"])["state"], "absent");
+    assert!(!place.0.exists());
+}
