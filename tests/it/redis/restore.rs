@@ -294,6 +294,8 @@ async fn another_ones_directory_is_refused_with_not_a_byte_changed() {
     let restored = other.run(&|_| ()).await.unwrap();
     for directory in [decoy.path(), &earlier] {
         let before = everything(directory);
+        let found = redis::restored_url("drill-1", "orders-cache", directory, &scene.source.url).unwrap();
+        assert!(found.is_none(), "this drill has restored nothing there");
         let cancel = CancellationToken::new();
         let error = scene.restore(&taken.snapshot.label, directory, &cancel).run(&|_| ()).await.unwrap_err();
         assert!(matches!(error, RestoreError::Foreign { .. }), "{error}");

@@ -1,5 +1,6 @@
 //! The safe way back: a copy of the snapshot, proven before and after it is loaded, AOF off until the keys are counted.
 
+mod probe;
 mod server;
 mod target;
 
@@ -249,19 +250,21 @@ impl Restore<'_> {
         (!info.flag("loading") && info.flag("aof_enabled")).then_some(restored)
     }
 
+    /// The version of a server that reads the snapshot.
     async fn fits(&self, plan: &Plan, manifest: &Manifest) -> Result<String, RestoreError> {
-        let (server, known) = server::probe(&plan.program, plan.account.as_ref()).await?;
-        if manifest.rdb.rdb_version <= known {
-            return Ok(server);
+        let wanted = manifest.rdb.rdb_version;
+        let server = probe::probe(&plan.program, plan.account.as_ref(), wanted, self.cancel).await?;
+        match server.reads {
+            Some(known) if known < wanted => Err(RestoreError::TooNew {
+                label: manifest.label.clone(),
+                found: wanted,
+                writer: manifest.source.redis_version.clone(),
+                program: plan.program.clone(),
+                server: server.version,
+                known,
+            }),
+            _ => Ok(server.version),
         }
-        Err(RestoreError::TooNew {
-            label: manifest.label.clone(),
-            found: manifest.rdb.rdb_version,
-            writer: manifest.source.redis_version.clone(),
-            program: plan.program.clone(),
-            server,
-            known,
-        })
     }
 
     /// A copy of the RDB where the server will load it, its digests, structure and checksum verified.
@@ -405,18 +408,28 @@ pub fn restored_url(
     directory: &Path,
     source_url: &Secret,
 ) -> Result<Option<Secret>, RestoreError> {
-    let marker = Target::inspect(directory, Owner { drill, system })?.marker;
+    let marker = match Target::inspect(directory, Owner { drill, system }) {
+        Ok(target) => target.marker,
+        // What another drill has restored, or anything else that is there, is not this drill's.
+        Err(RestoreError::Foreign { .. }) => None,
+        Err(error) => return Err(error),
+    };
     match marker.filter(|marker| marker.done.is_some()) {
         Some(marker) => Ok(Some(connect::at_address(source_url, "127.0.0.1", marker.port)?)),
         None => Ok(None),
     }
 }
 
+/// The server's program as an absolute path; a bare name is looked for on the PATH.
 fn server_program(named: Option<&Path>) -> Result<PathBuf, RestoreError> {
-    match named {
-        Some(path) => Ok(path.to_owned()),
-        None => find_program("redis-server")
-            .ok_or_else(|| ProcessError::NotFound { program: "redis-server".to_owned() }.into()),
+    let named = named.unwrap_or(Path::new("redis-server"));
+    match named.to_str().filter(|name| !name.contains('/')) {
+        Some(name) => find_program(name).ok_or_else(|| ProcessError::NotFound { program: name.to_owned() }.into()),
+        None => std::path::absolute(named).map_err(|source| RestoreError::Io {
+            operation: "looking at",
+            path: named.to_owned(),
+            source,
+        }),
     }
 }
 

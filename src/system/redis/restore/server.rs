@@ -284,47 +284,6 @@ fn quote(text: impl AsRef<OsStr>) -> String {
     out + "\""
 }
 
-/// The server's version and the newest RDB that it reads, from the server itself: the end of a DUMP names it.
-pub async fn probe(program: &Path, account: Option<&Account>) -> Result<(String, u32), RestoreError> {
-    let scratch = tempfile::Builder::new().prefix("lifeboat-redis-").tempdir();
-    let io = |source| RestoreError::Io { operation: "making", path: std::env::temp_dir(), source };
-    let scratch = scratch.map_err(io)?;
-    if let Some(account) = account {
-        account.give(scratch.path()).map_err(io)?;
-    }
-    let (socket, log) = (scratch.path().join("s"), scratch.path().join("log"));
-    let spec = Spec::new(program)
-        .args(["--port", "0", "--save", "", "--appendonly", "no", "--dir"])
-        .arg(scratch.path())
-        .arg("--unixsocket")
-        .arg(&socket)
-        .run_as(account.cloned());
-    let leash = Leash(Some(spec.detach(&log)?));
-    let url = Secret::new(format!("unix://{}", socket.display()));
-    let until = clock::boot_now() + LISTEN;
-    let redis = loop {
-        match Redis::connect(&url).await {
-            Ok(redis) => break redis,
-            Err(_) if is_alive(leash.pid()) && clock::boot_now() < until => clock::sleep(LOOK).await,
-            Err(error) => {
-                let log = std::fs::read_to_string(&log).unwrap_or_default();
-                let log = log.lines().last().map_or_else(|| error.to_string(), str::to_owned);
-                return Err(RestoreError::Ended { log });
-            }
-        }
-    };
-    let version = redis.info().await?.text("redis_version").to_owned();
-    let _: String = redis.query("SET", redis::cmd("SET").arg("probe").arg("")).await?;
-    let dump: Vec<u8> = redis.query("DUMP", redis::cmd("DUMP").arg("probe")).await?;
-    let footer = dump.len().checked_sub(10).and_then(|at| dump[at..].first_chunk::<2>());
-    let rdb = footer.map(|bytes| u32::from(u16::from_le_bytes(*bytes))).ok_or_else(|| RedisError::Command {
-        address: redis.address().to_owned(),
-        operation: "DUMP".to_owned(),
-        why: format!("its answer has only {} bytes", dump.len()),
-    })?;
-    Ok((version, rdb))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
