@@ -17,7 +17,7 @@ use crate::event::{Answer, Ask, Envelope, Event, Measure, RecoveryPoint, Recover
 pub fn fold(envelopes: &[Envelope], journal: JournalSeal, zone: Zone) -> Result<Report, DrillError> {
     let first = envelopes.first().ok_or(DrillError::NoOpening)?;
     let mut state = DrillState::open(first)?;
-    let mut extras = Extras { zone, boot_id: state.opening.boot_id.clone(), ..Extras::new(zone) };
+    let mut extras = Extras::new(zone, &state.opening.boot_id);
     for envelope in &envelopes[1..] {
         state.apply(envelope);
         extras.take(&envelope.event, &state);
@@ -35,6 +35,8 @@ struct Extras {
     open: BTreeMap<String, Moment>,
     skips: BTreeMap<String, (Moment, String)>,
     taken: BTreeMap<String, String>,
+    /// Attempts that a crash cut off, by step and number: when that was found.
+    cut_off: BTreeMap<(String, u32), Moment>,
     points: Vec<ChosenPoint>,
     pauses: Vec<(Moment, Pause)>,
     resumes: Vec<Resume>,
@@ -44,14 +46,15 @@ struct Extras {
 }
 
 impl Extras {
-    fn new(zone: Zone) -> Self {
+    fn new(zone: Zone, boot_id: &str) -> Self {
         Self {
             zone,
-            boot_id: String::new(),
+            boot_id: boot_id.to_owned(),
             questions: BTreeMap::new(),
             open: BTreeMap::new(),
             skips: BTreeMap::new(),
             taken: BTreeMap::new(),
+            cut_off: BTreeMap::new(),
             points: Vec::new(),
             pauses: Vec::new(),
             resumes: Vec::new(),
@@ -86,8 +89,10 @@ impl Extras {
                 self.close(step, at);
                 self.skips.insert(step.clone(), (at, clean(by)));
             }
-            Event::StepStarted { step, .. } | Event::StepFinished { step, .. } | Event::StepInDoubt { step, .. } => {
+            Event::StepStarted { step, .. } | Event::StepFinished { step, .. } => self.close(step, at),
+            Event::StepInDoubt { step, attempt, .. } => {
                 self.close(step, at);
+                self.cut_off.insert((step.clone(), *attempt), at);
             }
             Event::VariableSet { name, value } if name == "recovery_point" => {
                 if let Ok(point) = serde_json::from_value::<RecoveryPoint>(value.clone()) {
@@ -320,7 +325,10 @@ impl Folder {
                 number: attempt.number,
                 undo: attempt.undo,
                 started: self.when(attempt.started),
-                ended: attempt.ended.map(|at| self.when(at)),
+                ended: attempt
+                    .ended
+                    .or_else(|| self.extras.cut_off.get(&(step.id.clone(), attempt.number)).copied())
+                    .map(|at| self.when(at)),
                 status: attempt.outcome.as_ref().map(|outcome| status_word(outcome.status).to_owned()),
                 summary: attempt.outcome.as_ref().map(|outcome| clean(&outcome.summary)).unwrap_or_default(),
                 failure: attempt.outcome.as_ref().and_then(|outcome| outcome.failure.as_ref()).map(clean_failure),

@@ -193,6 +193,7 @@ pub struct Attempt {
     pub number: u32,
     pub undo: bool,
     pub started: When,
+    /// Its end, or when it was found to have been cut off by a crash.
     pub ended: Option<When>,
     /// `passed`, `failed`, `timed-out`, `cancelled`; `None` when no outcome was recorded.
     pub status: Option<String>,

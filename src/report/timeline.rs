@@ -11,7 +11,7 @@ use super::words;
 pub(super) enum Actor {
     Machine,
     Human,
-    /// The machine worked, and the attempt came to nothing.
+    /// The machine worked, and the attempt came to nothing: it failed, or was cut off.
     Failed,
 }
 
@@ -241,7 +241,7 @@ fn actor_word(actor: Actor) -> &'static str {
     match actor {
         Actor::Machine => "machine",
         Actor::Human => "waiting for a person",
-        Actor::Failed => "failed attempt",
+        Actor::Failed => "attempt that came to nothing,",
     }
 }
 

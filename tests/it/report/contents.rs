@@ -157,12 +157,13 @@ fn a_reboot_in_the_middle_is_told() {
         lifeboat_version: "0.1.0".into(),
     });
     story.event(Event::StepInDoubt { step: "broken".into(), attempt: 1, why: "no outcome".into() });
-    story.event(Event::Aborted { reason: "enough".into(), by: "bob".into() });
+    story.wait(50.0).event(Event::Aborted { reason: "enough".into(), by: "bob".into() });
     let report = report::write(story.end(Verdict::Aborted).path()).unwrap().report;
     assert!(report.clock_uncertain && report.resumes[0].rebooted);
     assert_eq!(report.operators, ["ada", "bob"]);
     assert_eq!(report.reasons[0], "bob ended it: enough.");
     assert_eq!(report.steps[0].standing, Standing::InDoubt);
+    close(report.steps[0].machine_seconds, 600.0);
 }
 
 #[test]
