@@ -10,6 +10,9 @@ use super::program;
 /// Whom `allowed_signers` names: the principal of `ssh-keygen -Y verify -I`.
 pub const PRINCIPAL: &str = "operator@sandbox";
 
+/// What the key may sign: the operator's statement, not an approval of it. The room `report` has the same word.
+const NAMESPACE: &str = "lifeboat-operator";
+
 /// Makes an Ed25519 key pair and the `allowed_signers` that accepts it.
 pub fn create(layout: &Layout) -> Result<(), SandboxError> {
     let path = layout.signing_key();
@@ -22,7 +25,7 @@ pub fn create(layout: &Layout) -> Result<(), SandboxError> {
     program::create_private(path.parent().unwrap_or(layout.dir()))?;
     program::write(&path, 0o600, private.as_bytes())?;
     program::write(&path.with_extension("pub"), 0o600, format!("{public}\n"))?;
-    program::write(&layout.allowed_signers(), 0o600, format!("{PRINCIPAL} {public}\n"))
+    program::write(&layout.allowed_signers(), 0o600, format!("{PRINCIPAL} namespaces=\"{NAMESPACE}\" {public}\n"))
 }
 
 #[cfg(test)]
@@ -37,14 +40,14 @@ mod tests {
         let message = parent.path().join("statement.json");
         std::fs::write(&message, "{}").unwrap();
         let signed = std::process::Command::new("ssh-keygen")
-            .args(["-q", "-Y", "sign", "-n", "test", "-f"])
+            .args(["-q", "-Y", "sign", "-n", NAMESPACE, "-f"])
             .arg(layout.signing_key())
             .arg(&message)
             .status()
             .unwrap();
         assert!(signed.success());
         let verified = std::process::Command::new("ssh-keygen")
-            .args(["-q", "-Y", "verify", "-n", "test", "-I", PRINCIPAL, "-f"])
+            .args(["-q", "-Y", "verify", "-n", NAMESPACE, "-I", PRINCIPAL, "-f"])
             .arg(layout.allowed_signers())
             .arg("-s")
             .arg(parent.path().join("statement.json.sig"))

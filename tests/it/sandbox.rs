@@ -2,10 +2,12 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use lifeboat::event::parse_time;
 use lifeboat::process::Account;
+use lifeboat::report::sign::Role;
 use lifeboat::sandbox::ledger;
 use lifeboat::store::Bucket;
 use lifeboat::system::{postgres, redis};
@@ -94,6 +96,9 @@ async fn an_incident_from_up_to_down() {
     servers(&place, &status).await;
     backups(&status).await;
     losses(&status);
+
+    let allowed = std::fs::read_to_string(status["allowed_signers"].as_str().unwrap()).expect("allowed_signers");
+    assert!(allowed.contains(&format!("namespaces=\"{}\"", Role::Operator.namespace())), "{allowed}");
 
     // What stands there unrepaired is kept.
     let again = place.json(&["up", "--json"]);
@@ -203,18 +208,24 @@ fn a_directory_of_somebody_else_is_refused() {
     std::fs::remove_dir_all(&place.0).expect("it goes");
 }
 
-#[tokio::test]
-async fn a_killed_up_is_cleaned_away() {
-    let place = Place::new("killed");
+/// Starts `up` and returns once a server of it runs.
+async fn half_built(place: &Place) -> Child {
     let mut up = place.command(&["up"]).stderr(Stdio::null()).spawn().expect("the program runs");
     let running = || place.json(&["status", "--json"])["servers"].as_array().unwrap().iter().any(|s| s["pid"].is_u64());
-    let limit = clock::boot_now() + std::time::Duration::from_secs(60);
+    let limit = clock::boot_now() + Duration::from_secs(60);
     while !running() {
         assert!(clock::boot_now() < limit, "no server started");
         assert!(up.try_wait().expect("a look").is_none(), "up ended by itself");
-        clock::sleep(std::time::Duration::from_millis(20)).await;
+        clock::sleep(Duration::from_millis(20)).await;
     }
-    // A second `up` or a `down` does not interfere with the first.
+    up
+}
+
+#[tokio::test]
+async fn a_killed_up_is_cleaned_away() {
+    let place = Place::new("killed");
+    let mut up = half_built(&place).await;
+    // A `down` meanwhile does not interfere.
     assert!(text(&place.run(&["down"]).stderr).contains("another `lifeboat sandbox` is at work"));
     up.kill().expect("it is killed");
     up.wait().expect("it ends");
@@ -222,6 +233,17 @@ async fn a_killed_up_is_cleaned_away() {
     place.json(&["down", "--json"]);
     assert!(!place.0.exists());
     assert_eq!(place.processes(), []);
+}
+
+#[tokio::test]
+async fn an_interrupted_up_leaves_nothing_running() {
+    let place = Place::new("ctrl-c");
+    let mut up = half_built(&place).await;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(up.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("the signal is sent");
+    assert_eq!(up.wait().expect("it ends").code(), Some(130));
+    assert_eq!(place.processes(), []);
+    assert_eq!(place.json(&["status", "--json"])["state"], "unfinished");
 }
 
 #[test]
