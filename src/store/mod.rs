@@ -118,6 +118,11 @@ impl Bucket {
         Ok(bytes)
     }
 
+    /// Bytes `range` of the object; fewer when it ends before.
+    pub async fn range(&self, key: &str, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
+        self.store.get_range(&Key::from(key), range).await.map_err(|source| self.error("reading", key, source))
+    }
+
     /// The object in chunks.
     pub async fn stream(
         &self,

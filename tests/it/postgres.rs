@@ -1,4 +1,5 @@
 //! PostgreSQL, against real servers.
 
 mod backup;
+mod restore;
 mod wal;

@@ -15,6 +15,7 @@ mod control;
 mod error;
 mod identity;
 mod report;
+pub mod restore;
 mod tls;
 pub mod wal;
 
@@ -24,3 +25,4 @@ pub use control::{ControlData, Floor, programs};
 pub use error::PgError;
 pub use identity::Identity;
 pub use report::{Report, Reporter};
+pub use restore::{Plan, Restore, Restored};

@@ -54,8 +54,11 @@ impl Primary {
     pub async fn start_with(settings: &[&str]) -> Self {
         let directory = open_directory();
         let (data, bucket) = (directory.path().join("data"), directory.path().join("bucket"));
-        std::fs::create_dir(&bucket).expect("a directory for the bucket");
-        account().iter().for_each(|account| account.give(&bucket).expect("root may give files away"));
+        // The primary's user archives there, and the tests, as root, put backups beside it.
+        for path in [&bucket, &bucket.join("orders-db")] {
+            std::fs::create_dir(path).expect("a directory for the bucket");
+            account().iter().for_each(|account| account.give(path).expect("root may give files away"));
+        }
         pg(
             "initdb",
             &["-D", text(&data), "-U", SUPERUSER, "--data-checksums", "--no-sync", "--locale=C", "-E", "UTF8"],

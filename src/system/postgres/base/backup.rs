@@ -134,7 +134,7 @@ impl Backup {
         label: &str,
         started: DateTime<Utc>,
     ) -> Result<Manifest, PgError> {
-        let cut = self.stream(url, source, bin, label).await?;
+        let cut = self.stream(client, url, source, bin, label).await?;
         let stopped = server_time(client).await?;
         let raw = cut.backup_manifest.ok_or_else(|| {
             Failure::new("the backup has no backup_manifest", "pg_basebackup did not send one")
@@ -180,7 +180,14 @@ impl Backup {
     }
 
     /// Runs `pg_basebackup` and cuts its tar.
-    async fn stream(&self, url: &Url, source: &Source, bin: &std::path::Path, label: &str) -> Result<Cut, PgError> {
+    async fn stream(
+        &self,
+        client: &Client,
+        url: &Url,
+        source: &Source,
+        bin: &std::path::Path,
+        label: &str,
+    ) -> Result<Cut, PgError> {
         let mut spec = Spec::new(bin.join("pg_basebackup"))
             .args(["-D", "-", "-F", "tar", "-X", "none", "--checkpoint=fast", "--no-sync", "--no-password"])
             .args(["--manifest-checksums=CRC32C", "--label"])
@@ -201,9 +208,23 @@ impl Backup {
             report: self.report.clone(),
         };
         let cutting = tokio::task::spawn_blocking(move || cutter.run(Pipe { chunks: tar, chunk: Vec::new(), at: 0 }));
-        let (end, stderr) = tokio::join!(spec.stream(output, &stop, |_| {}), relay(from_child, to_cutter, &stop));
-        let (stderr, silent) = stderr;
+        let working = async { tokio::join!(spec.stream(output, &stop, |_| {}), relay(from_child, to_cutter, &stop)) };
+        tokio::pin!(working);
+        let mut archiver = None;
+        let (end, (stderr, silent)) = tokio::select! {
+            ended = &mut working => ended,
+            trouble = failing_archiver(client) => {
+                archiver = Some(trouble);
+                stop.cancel();
+                working.await
+            }
+        };
         let cut = cutting.await.map_err(|error| Failure::new("the backup's compressor broke", error))?;
+        if let Some(trouble) = archiver {
+            return Err(Failure::new("the source cannot archive its WAL, and the backup would wait for ever", trouble)
+                .now("look at the log of the source: archive_command fails")
+                .into());
+        }
         if silent {
             return Err(Failure::new(
                 "pg_basebackup went silent",
@@ -263,6 +284,34 @@ impl Backup {
             }
         }
         Ok(())
+    }
+}
+
+/// Ends when the archiver fails again and again; `pg_basebackup` would only wait.
+async fn failing_archiver(client: &Client) -> String {
+    let mut baseline = None;
+    loop {
+        let row = client
+            .query_opt(
+                "select failed_count, last_failed_wal from pg_stat_archiver
+                  where last_archived_time is null or last_failed_time > last_archived_time",
+                &[],
+            )
+            .await;
+        if let Ok(Some(row)) = row {
+            let failed: i64 = row.get(0);
+            let since = *baseline.get_or_insert(failed);
+            if failed >= since + 3 {
+                return format!(
+                    "{} was tried {} times",
+                    row.get::<_, Option<String>>(1).unwrap_or_default(),
+                    failed - since
+                );
+            }
+        } else {
+            baseline = None;
+        }
+        clock::sleep(Duration::from_secs(1)).await;
     }
 }
 

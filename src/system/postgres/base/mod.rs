@@ -7,5 +7,5 @@ mod tar;
 
 pub use backup::Backup;
 pub(super) use checksum::{Checksum, PgManifest};
-pub use manifest::{FORMAT, Manifest, Part};
+pub use manifest::{Manifest, Part};
 pub(super) use tar::{Entry, Kind, TarError};

@@ -13,7 +13,7 @@ mod name;
 mod push;
 mod stage;
 
-pub(super) use archive::{ARCHIVE, read_id};
+pub(super) use archive::read_id;
 pub use archive::{ArchiveId, Location, WalError};
 pub use command::{archive_command, restore_command};
 pub use fetch::{Fetch, Fetched};

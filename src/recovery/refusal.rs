@@ -1,0 +1,95 @@
+//! Why a target cannot be reached, for a person at 3 a.m.
+
+use chrono::{DateTime, Utc};
+
+use crate::event::{Failure, Lsn};
+
+/// A refused target.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    #[error("{system} is not in the recovery window")]
+    NoSystem { system: String },
+    #[error("there is neither a backup nor WAL of {system}")]
+    Empty { system: String },
+    #[error("{system} has no usable backup")]
+    NoBackup { system: String, warnings: Vec<String> },
+    #[error("{system} has no usable backup called {label}")]
+    NoSuchBackup { system: String, label: String },
+    #[error("the target lies before the end of the first backup of {system}")]
+    BeforeBackup { system: String, label: String, stopped: DateTime<Utc>, stop_lsn: Lsn },
+    #[error("the target lies behind the end of the WAL of {system}")]
+    BeyondWal { system: String, end: Lsn, end_time: Option<DateTime<Utc>> },
+    #[error("WAL of {system} is missing before the target")]
+    Gap { system: String, first_missing: String, reaches: Lsn, reaches_time: Option<DateTime<Utc>> },
+    #[error("the timeline {timeline} of {system} is unknown")]
+    UnknownTimeline { system: String, timeline: u32, known: Vec<u32> },
+    #[error("two histories of {system} contain the target")]
+    Ambiguous { system: String, timelines: Vec<(u32, Lsn)> },
+    #[error("the backups of {system} are of another cluster than its WAL")]
+    Foreign { system: String, backup: u64, archive: String },
+    #[error("{system} has no snapshot from before the target")]
+    NoSnapshot { system: String, earliest: Option<DateTime<Utc>> },
+}
+
+fn at(time: &Option<DateTime<Utc>>) -> String {
+    time.map_or(String::new(), |time| format!(", archived at {}", time.format("%Y-%m-%d %H:%M:%S%.3f UTC")))
+}
+
+impl Refusal {
+    fn why(&self) -> String {
+        match self {
+            Self::NoSystem { .. } => "it was not looked at".to_owned(),
+            Self::Empty { .. } => "its folder in the bucket is empty".to_owned(),
+            Self::NoBackup { warnings, .. } if warnings.is_empty() => {
+                "there is WAL, but nothing to replay it onto".to_owned()
+            }
+            Self::NoBackup { warnings, .. } => warnings.join("; "),
+            Self::NoSuchBackup { .. } => "it is not in the bucket, or not whole".to_owned(),
+            Self::BeforeBackup { label, stopped, stop_lsn, .. } => format!(
+                "backup {label} ended at {} ({stop_lsn}), and is not consistent before that",
+                stopped.format("%Y-%m-%d %H:%M:%S%.3f UTC")
+            ),
+            Self::BeyondWal { end, end_time, .. } => format!("the last segment ends at {end}{}", at(end_time)),
+            Self::Gap { first_missing, reaches, reaches_time, .. } => {
+                format!("{first_missing} is missing; without a hole it reaches {reaches}{}", at(reaches_time))
+            }
+            Self::UnknownTimeline { known, .. } => {
+                let known: Vec<String> = known.iter().map(u32::to_string).collect();
+                format!("no backup leads there; the archive has {}", known.join(", "))
+            }
+            Self::Ambiguous { timelines, .. } => {
+                let each: Vec<String> = timelines.iter().map(|(id, end)| format!("timeline {id} to {end}")).collect();
+                each.join(", ")
+            }
+            Self::Foreign { backup, archive, .. } => format!("system identifier {backup} and {archive}"),
+            Self::NoSnapshot { earliest: Some(earliest), .. } => {
+                format!("the earliest is of {}", earliest.format("%Y-%m-%d %H:%M:%S%.3f UTC"))
+            }
+            Self::NoSnapshot { .. } => "there is none at all".to_owned(),
+        }
+    }
+
+    fn now(&self) -> &'static str {
+        match self {
+            Self::NoSystem { .. } => "name a system of the inventory",
+            Self::Empty { .. } => "check the store and the prefix of the system in the inventory",
+            Self::NoBackup { .. } => "look for another copy of the backups",
+            Self::NoSuchBackup { .. } => "choose another base backup",
+            Self::BeforeBackup { .. } => "choose a later target, or find an older backup",
+            Self::BeyondWal { .. } => "choose an earlier target, or `latest` for all there is",
+            Self::Gap { .. } => "choose a target before the hole, or bring the missing segment back",
+            Self::UnknownTimeline { .. } => "choose one of the timelines that are there",
+            Self::Ambiguous { .. } => {
+                "say which timeline is the real one; the other may be a clone's or an old primary's"
+            }
+            Self::Foreign { .. } => "check the prefix of the system in the inventory; two systems may share a folder",
+            Self::NoSnapshot { .. } => "choose a later target, or leave this system out",
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.to_string(), refusal.why()).now(refusal.now())
+    }
+}

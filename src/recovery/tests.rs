@@ -1,0 +1,224 @@
+use chrono::{DateTime, Utc};
+
+use super::*;
+use crate::event::{BaseBackup, Basis, Coverage, Fork, Gap, Lsn, RecoveryTarget, RedisSnapshot, SystemWindow, Window};
+
+const SEGMENT: u64 = 16 << 20;
+
+fn time(text: &str) -> DateTime<Utc> {
+    format!("2026-11-21T{text}Z").parse().unwrap()
+}
+
+fn backup(label: &str, timeline: u32, from: u64, stopped: &str) -> BaseBackup {
+    BaseBackup {
+        label: label.to_owned(),
+        system_identifier: 7,
+        timeline,
+        start_lsn: Lsn(from * SEGMENT + 0x28),
+        stop_lsn: Lsn(from * SEGMENT + 0x100),
+        started: time("00:00:00"),
+        stopped: time(stopped),
+        bytes: 1000,
+        stored_bytes: 100,
+        server_version: "15.18".to_owned(),
+        basis: Basis::Observed,
+    }
+}
+
+fn run(timeline: u32, from: u64, to: u64, from_time: &str, to_time: &str) -> Coverage {
+    let name = |n: u64| format!("{timeline:08X}{:08X}{:08X}", n / 256, n % 256);
+    Coverage {
+        timeline,
+        from: Lsn(from * SEGMENT),
+        to: Lsn(to * SEGMENT),
+        first_segment: name(from),
+        last_segment: name(to - 1),
+        segments: to - from,
+        stored_bytes: (to - from) * 10,
+        from_time: Some(time(from_time)),
+        to_time: Some(time(to_time)),
+    }
+}
+
+fn window(backups: Vec<BaseBackup>, coverage: Vec<Coverage>, forks: Vec<Fork>) -> Window {
+    let gaps: Vec<Gap> = Vec::new();
+    Window {
+        looked: time("12:00:00"),
+        incident: Some(time("10:02:31")),
+        systems: vec![
+            SystemWindow::Postgres {
+                system: "db".to_owned(),
+                backups,
+                coverage,
+                gaps,
+                restore_points: Vec::new(),
+                segment_bytes: SEGMENT,
+                forks,
+                system_identifier: Some("7".to_owned()),
+                warnings: Vec::new(),
+            },
+            SystemWindow::Redis {
+                system: "cache".to_owned(),
+                snapshots: ["09:00:00", "10:00:00"].map(snapshot).to_vec(),
+                warnings: Vec::new(),
+            },
+        ],
+    }
+}
+
+fn snapshot(at: &str) -> RedisSnapshot {
+    RedisSnapshot {
+        label: at.to_owned(),
+        at: time(at),
+        keys: 1,
+        bytes: 1,
+        stored_bytes: 1,
+        rdb_version: 10,
+        redis_version: "7.0".to_owned(),
+        basis: Basis::Observed,
+    }
+}
+
+fn usual() -> Window {
+    let backups = vec![backup("old", 1, 2, "03:00:00"), backup("new", 1, 5, "09:00:00")];
+    window(backups, vec![run(1, 1, 10, "02:00:00", "10:06:00")], Vec::new())
+}
+
+fn at(text: &str) -> RecoveryTarget {
+    RecoveryTarget::Time { time: time(text) }
+}
+
+fn ask(window: &Window, target: RecoveryTarget) -> Result<Plan, Refusal> {
+    plan(window, "db", &Wanted::new(target, true))
+}
+
+#[test]
+fn the_newest_backup_before_the_target_is_taken() {
+    let plan = ask(&usual(), at("10:02:00")).unwrap();
+    assert_eq!((plan.restore.label.as_str(), plan.restore.timeline), ("new", 1));
+    assert_eq!(plan.restore.segments.first().unwrap(), "000000010000000000000005");
+    assert_eq!((plan.restore.segments.len(), plan.restore.end), (5, Lsn(10 * SEGMENT)));
+    assert_eq!(plan.restore.beyond(SEGMENT), "00000001000000000000000A");
+    assert_eq!(plan.loss, Some(chrono::Duration::seconds(31)));
+    assert_eq!((plan.fetch_bytes, plan.warnings.len()), (150, 0));
+    assert_eq!(ask(&usual(), at("08:59:59")).unwrap().restore.label, "old");
+    let exact = ask(&usual(), RecoveryTarget::Lsn { lsn: Lsn(6 * SEGMENT + 5) }).unwrap();
+    assert_eq!(exact.restore.segments.len(), 3, "the record may go on into the next segment");
+}
+
+#[test]
+fn a_target_before_the_first_backup_s_end_is_refused() {
+    assert!(matches!(ask(&usual(), at("03:00:00")), Err(Refusal::BeforeBackup { .. })));
+    let lsn = |n| RecoveryTarget::Lsn { lsn: Lsn(n) };
+    assert!(matches!(ask(&usual(), lsn(2 * SEGMENT + 0xFF)), Err(Refusal::BeforeBackup { .. })));
+    assert!(ask(&usual(), lsn(2 * SEGMENT + 0x100)).is_ok());
+    let exclusive = Wanted::new(lsn(2 * SEGMENT + 0x100), false);
+    assert!(matches!(plan(&usual(), "db", &exclusive), Err(Refusal::BeforeBackup { .. })));
+    let pinned = Wanted { backup: Some("new".to_owned()), ..Wanted::new(at("08:00:00"), true) };
+    assert!(matches!(plan(&usual(), "db", &pinned), Err(Refusal::BeforeBackup { .. })));
+}
+
+#[test]
+fn a_target_behind_the_wal_is_refused() {
+    let refusal = ask(&usual(), at("10:06:01")).unwrap_err();
+    assert!(matches!(refusal, Refusal::BeyondWal { .. }), "{refusal:?}");
+    let failure = crate::event::Failure::from(refusal);
+    assert!(failure.why.contains("0/A000000") && failure.why.contains("10:06:00"), "{failure}");
+    assert!(matches!(
+        ask(&usual(), RecoveryTarget::Lsn { lsn: Lsn(10 * SEGMENT + 1) }),
+        Err(Refusal::BeyondWal { .. })
+    ));
+    assert_eq!(ask(&usual(), RecoveryTarget::Latest).unwrap().restore.end, Lsn(10 * SEGMENT));
+}
+
+#[test]
+fn a_hole_is_named_and_never_crossed() {
+    let backups = vec![backup("new", 1, 5, "09:00:00")];
+    let runs = vec![run(1, 1, 7, "02:00:00", "09:30:00"), run(1, 8, 10, "10:00:00", "10:06:00")];
+    let holed = window(backups, runs, Vec::new());
+    let refusal = ask(&holed, at("10:02:00")).unwrap_err();
+    assert!(
+        matches!(&refusal, Refusal::Gap { first_missing, .. } if first_missing == "000000010000000000000007"),
+        "{refusal:?}"
+    );
+    assert!(ask(&holed, at("09:20:00")).is_ok());
+    let latest = ask(&holed, RecoveryTarget::Latest).unwrap();
+    assert_eq!(latest.restore.end, Lsn(7 * SEGMENT), "latest ends at the hole, and says so");
+    assert!(latest.warnings[0].contains("000000010000000000000007"), "{:?}", latest.warnings);
+}
+
+#[test]
+fn a_hole_inside_a_backup_leads_to_an_older_one() {
+    let backups = vec![backup("old", 1, 2, "03:00:00"), backup("new", 1, 5, "09:00:00")];
+    let runs = vec![run(1, 1, 5, "02:00:00", "08:00:00"), run(1, 6, 10, "09:30:00", "10:06:00")];
+    let holed = window(backups, runs, Vec::new());
+    assert_eq!(ask(&holed, at("07:00:00")).unwrap().restore.label, "old");
+    assert!(matches!(ask(&holed, at("10:02:00")), Err(Refusal::Gap { .. })));
+}
+
+#[test]
+fn nothing_there_is_told_from_nothing_usable() {
+    let mut empty = window(Vec::new(), Vec::new(), Vec::new());
+    assert!(matches!(ask(&empty, RecoveryTarget::Latest), Err(Refusal::Empty { .. })));
+    let bare = window(Vec::new(), vec![run(1, 1, 3, "01:00:00", "02:00:00")], Vec::new());
+    assert!(matches!(ask(&bare, RecoveryTarget::Latest), Err(Refusal::NoBackup { .. })));
+    assert!(matches!(plan(&bare, "nope", &Wanted::new(RecoveryTarget::Latest, true)), Err(Refusal::NoSystem { .. })));
+    empty.systems.truncate(0);
+    assert!(matches!(ask(&empty, RecoveryTarget::Latest), Err(Refusal::NoSystem { .. })));
+}
+
+#[test]
+fn another_cluster_s_backup_is_refused() {
+    let mut foreign = usual();
+    let SystemWindow::Postgres { system_identifier, .. } = &mut foreign.systems[0] else { unreachable!() };
+    *system_identifier = Some("18446744073709551615".to_owned());
+    let refusal = ask(&foreign, RecoveryTarget::Latest).unwrap_err();
+    assert!(matches!(&refusal, Refusal::Foreign { archive, .. } if archive == "18446744073709551615"), "{refusal:?}");
+}
+
+#[test]
+fn a_timeline_is_followed_by_its_number() {
+    let fork = Fork { timeline: 2, parent: 1, at: Lsn(7 * SEGMENT + 0x500) };
+    let runs = vec![run(1, 1, 8, "02:00:00", "09:40:00"), run(2, 7, 12, "09:45:00", "10:30:00")];
+    let failed_over = window(vec![backup("new", 1, 5, "09:00:00")], runs, vec![fork]);
+    // Behind the old primary's end only the new timeline leads there.
+    let after = ask(&failed_over, at("10:02:00")).unwrap();
+    assert_eq!(after.restore.timeline, 2);
+    assert_eq!(
+        after.restore.segments[..3],
+        ["000000010000000000000005", "000000010000000000000006", "000000020000000000000007"]
+    );
+    // Before the fork both histories are one.
+    assert_eq!(ask(&failed_over, at("09:30:00")).unwrap().restore.timeline, 1);
+    // "Latest" of which?
+    let refusal = ask(&failed_over, RecoveryTarget::Latest).unwrap_err();
+    assert!(matches!(&refusal, Refusal::Ambiguous { timelines, .. } if timelines.len() == 2), "{refusal:?}");
+    let pinned = |timeline| Wanted { timeline: Some(timeline), ..Wanted::new(RecoveryTarget::Latest, true) };
+    assert_eq!(plan(&failed_over, "db", &pinned(1)).unwrap().restore.end, Lsn(8 * SEGMENT));
+    assert_eq!(plan(&failed_over, "db", &pinned(2)).unwrap().restore.end, Lsn(12 * SEGMENT));
+    assert!(matches!(plan(&failed_over, "db", &pinned(3)), Err(Refusal::UnknownTimeline { .. })));
+}
+
+#[test]
+fn a_branch_that_left_before_the_backup_does_not_lead_from_it() {
+    let fork = Fork { timeline: 2, parent: 1, at: Lsn(4 * SEGMENT) };
+    let runs = vec![run(1, 1, 10, "02:00:00", "10:06:00"), run(2, 4, 20, "08:00:00", "11:00:00")];
+    let polluted = window(vec![backup("new", 1, 5, "09:00:00")], runs, vec![fork]);
+    assert_eq!(ask(&polluted, RecoveryTarget::Latest).unwrap().restore.timeline, 1);
+}
+
+#[test]
+fn redis_comes_from_before_the_target() {
+    let window = usual();
+    let point = settle(&window, &at("10:02:00"), false).unwrap();
+    assert_eq!(
+        (point.backups["db"].as_str(), point.snapshots["cache"].as_str(), point.timeline),
+        ("new", "10:00:00", 1)
+    );
+    assert_eq!(skews(&window, &point)["cache"], chrono::Duration::seconds(120));
+    assert_eq!(settle(&window, &at("09:59:59"), false).unwrap().snapshots["cache"], "09:00:00");
+    let refusal = settle(&window, &at("08:00:00"), false).unwrap_err();
+    assert!(matches!(refusal, Refusal::NoSnapshot { .. }), "{refusal:?}");
+    let again = plan(&window, "db", &Wanted::of(&point, "db")).unwrap();
+    assert_eq!((again.restore.label.as_str(), again.restore.inclusive), ("new", false));
+}

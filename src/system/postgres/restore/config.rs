@@ -1,0 +1,174 @@
+//! The restored server's configuration: ours alone. What the source had is kept beside it, and switched on by a person.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+
+use super::Plan;
+use super::target::Place;
+use crate::event::{Failure, RecoveryTarget};
+use crate::process::Account;
+use crate::system::postgres::base::Manifest;
+use crate::system::postgres::control::Floor;
+
+const NAMES: [&str; 4] = ["postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"];
+
+/// What goes into the configuration besides the plan.
+pub struct Settings<'a> {
+    pub plan: &'a Plan,
+    pub manifest: &'a Manifest,
+    pub floor: Floor,
+    pub place: &'a Place,
+    pub restore_command: &'a str,
+    /// Bytes of replayed WAL that may stay.
+    pub keep_wal: u64,
+}
+
+/// Which part of a restore's life the configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Recovery,
+    Promoted,
+}
+
+impl Settings<'_> {
+    fn text(&self, phase: Phase) -> String {
+        let mut text = String::from(
+            "# Written by Lifeboat for a restored server. The source's own files, if its data directory held them,\n\
+             # are in .lifeboat/source/. shared_preload_libraries is not carried over.\n",
+        );
+        let mut set = |name: &str, value: &str| {
+            let value = value.replace('\\', r"\\").replace('\'', "''");
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{name} = '{value}'");
+        };
+        set("cluster_name", "restored by lifeboat");
+        set("listen_addresses", "127.0.0.1");
+        set("port", &self.place.port.to_string());
+        set("unix_socket_directories", &self.place.socket.display().to_string());
+        set("ssl", "off");
+        // A clone that archives would pollute the archive it came from.
+        set("archive_mode", "off");
+        set("primary_conninfo", "");
+        set("primary_slot_name", "");
+        set("wal_level", "replica");
+        for (name, value) in self.floor.settings() {
+            set(name, &value.to_string());
+        }
+        set("shared_buffers", &format!("{}MB", shared_buffers_mb()));
+        set("logging_collector", "off");
+        set("log_destination", "stderr");
+        set("log_line_prefix", "%m [%p] ");
+        set("log_timezone", "UTC");
+        // Failures are told from these lines.
+        set("lc_messages", "C");
+        for (name, value) in &self.manifest.client_settings {
+            set(name, value);
+        }
+        if phase == Phase::Promoted {
+            set("max_wal_size", "4GB");
+            return text;
+        }
+        set("hot_standby", "on");
+        set("autovacuum", "off");
+        set("max_logical_replication_workers", "0");
+        // No restartpoints while it matters.
+        set("max_wal_size", &format!("{}MB", self.keep_wal >> 20));
+        set("checkpoint_timeout", "1d");
+        set("wal_retrieve_retry_interval", "100ms");
+        let major = self.manifest.version_number / 10_000;
+        if major >= 14 && cfg!(target_os = "linux") {
+            set("recovery_init_sync_method", "syncfs");
+        }
+        if major >= 15 {
+            set("log_startup_progress_interval", "2s");
+        }
+        set("restore_command", self.restore_command);
+        set("recovery_target_timeline", &self.plan.timeline.to_string());
+        set("recovery_target_inclusive", if self.plan.inclusive { "on" } else { "off" });
+        set("recovery_target_action", "pause");
+        match &self.plan.target {
+            RecoveryTarget::Latest => {}
+            RecoveryTarget::Time { time } => set("recovery_target_time", &postgres_time(*time)),
+            RecoveryTarget::Lsn { lsn } => set("recovery_target_lsn", &lsn.to_string()),
+            RecoveryTarget::Xid { xid } => set("recovery_target_xid", &xid.to_string()),
+            RecoveryTarget::RestorePoint { name } => set("recovery_target_name", name),
+        }
+        text
+    }
+
+    /// Moves the source's files aside and writes ours, with the signal file.
+    pub fn write(&self, data: &Path, owner: Option<&Account>) -> Result<(), Failure> {
+        let go = || {
+            let aside = data.join(super::target::OURS).join("source");
+            std::fs::create_dir_all(&aside)?;
+            for name in NAMES {
+                match std::fs::rename(data.join(name), aside.join(name)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            for name in ["recovery.signal", "standby.signal", "postmaster.pid"] {
+                match std::fs::remove_file(data.join(name)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            place(data, "postgresql.conf", &self.text(Phase::Recovery), owner)?;
+            place(data, "postgresql.auto.conf", "", owner)?;
+            place(data, "pg_ident.conf", "", owner)?;
+            place(data, "pg_hba.conf", HBA, owner)?;
+            // A standby waits at the end of WAL; recovery.signal alone would promote there by itself.
+            let signal = if self.plan.target == RecoveryTarget::Latest { "standby.signal" } else { "recovery.signal" };
+            place(data, signal, "", owner)
+        };
+        go().map_err(|error| Failure::new(format!("configuring the server in {} failed", data.display()), error))
+    }
+
+    /// The configuration of a server that takes writes: no recovery settings, still no archiving.
+    pub fn write_promoted(&self, data: &Path, owner: Option<&Account>) -> Result<(), Failure> {
+        place(data, "postgresql.conf", &self.text(Phase::Promoted), owner)
+            .map_err(|error| Failure::new(format!("configuring the server in {} failed", data.display()), error))
+    }
+}
+
+/// The socket's directory belongs to the server's user alone; over TCP everybody needs the password of their role.
+/// (`md5` takes SCRAM passwords too.)
+const HBA: &str = "# Written by Lifeboat: this machine only.\n\
+    local all all              trust\n\
+    host  all all 127.0.0.1/32 md5\n";
+
+fn place(data: &Path, name: &str, text: &str, owner: Option<&Account>) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let (scratch, path) = (data.join(format!("{name}.lifeboat")), data.join(name));
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
+    io::Write::write_all(&mut file, text.as_bytes())?;
+    file.sync_all()?;
+    owner.map_or(Ok(()), |owner| owner.give(&scratch))?;
+    std::fs::rename(scratch, path)
+}
+
+/// PostgreSQL refuses `…Z`.
+pub fn postgres_time(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M:%S%.6f+00").to_string()
+}
+
+/// An eighth of the memory, between 128 MB and 2 GB.
+fn shared_buffers_mb() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    total.map_or(128, |kb: u64| kb / 1024 / 8).clamp(128, 2048)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_as_postgresql_reads_it() {
+        let time = "2026-11-21T10:02:31.000507+01:00".parse::<DateTime<Utc>>().unwrap();
+        assert_eq!(postgres_time(time), "2026-11-21 09:02:31.000507+00");
+    }
+}

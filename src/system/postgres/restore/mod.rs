@@ -1,0 +1,572 @@
+//! Restore: base backup and WAL to a recovery point, ending paused.
+//!
+//! Unpacking and staging run side by side. The server is started on files that were all verified, replays from the stage,
+//! and stops at the target. Nothing is claimed before it was asked what it is and where it stands.
+
+mod config;
+mod target;
+mod unpack;
+mod watch;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use super::base::Manifest;
+use super::catalogue;
+use super::connect::Url;
+use super::control::{ControlData, Floor, programs};
+use super::error::PgError;
+use super::identity::Identity;
+use super::report::{Meter, Reporter};
+use super::wal::{Counters, Fetch, Location, Segment, Stager, restore_command};
+use crate::clock;
+use crate::event::{Facts, Failure, Lsn, RecoveryTarget, Unit};
+use crate::process::{Account, Spec};
+use crate::secret::Secret;
+use crate::store::Bucket;
+
+use config::Settings;
+use target::Target;
+pub(super) use target::running_server;
+pub use target::{Marker, Owner, Place, State, read_marker, undo};
+use watch::{Standing, Watch};
+
+/// Segments that are staged ahead of the server at most: 1 GiB of the usual size.
+const WINDOW: u64 = 64;
+
+/// Bytes of WAL for which there must be room, however long the plan.
+const LEAST_WAL: u64 = 2 << 30;
+
+/// Bytes of disk that stay free.
+const RESERVE: u64 = 128 << 20;
+
+/// What is restored: made by the room `recovery`, which refuses what cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The base backup.
+    pub label: String,
+    /// The timeline that is followed, never "latest".
+    pub timeline: u32,
+    pub target: RecoveryTarget,
+    /// Stop after the target's commit, or just before it.
+    pub inclusive: bool,
+    /// Every segment from the backup's start on, in order.
+    pub segments: Vec<String>,
+    /// The end of the last one.
+    pub end: Lsn,
+}
+
+impl Plan {
+    /// The first segment that is not in the plan.
+    pub fn beyond(&self, segment_size: u64) -> String {
+        Segment::containing(self.end, self.timeline, segment_size).to_string()
+    }
+}
+
+impl Place {
+    /// The restored server by its socket; no password is needed there.
+    fn url(&self, user: &str, database: &str) -> Result<Url, PgError> {
+        Url::parse(&self.text(user, database))
+    }
+
+    fn text(&self, user: &str, database: &str) -> Secret {
+        let (user, database) = (encoded(user), encoded(database));
+        let socket = encoded(&self.socket.display().to_string());
+        Secret::new(format!("postgresql://{user}@/{database}?host={socket}&port={}", self.port))
+    }
+}
+
+/// Restores to a recovery point.
+pub struct Restore {
+    pub bucket: Bucket,
+    /// The same bucket, for `restore_command`.
+    pub location: Location,
+    pub plan: Plan,
+    /// The new data directory.
+    pub directory: PathBuf,
+    /// Loopback port; 0 means a free one.
+    pub port: u16,
+    /// The server's user when this program is root.
+    pub run_as: Option<String>,
+    /// Directory of PostgreSQL's programs; found when absent.
+    pub bin: Option<PathBuf>,
+    /// This program, absolute.
+    pub lifeboat: PathBuf,
+    /// The source's URL: only its user and database are used.
+    pub source: Secret,
+    pub owner: Owner,
+    pub cancel: CancellationToken,
+    pub report: Reporter,
+}
+
+/// A server that stands at its target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Restored {
+    /// By the socket, as a superuser, without a password.
+    pub url: String,
+    /// `127.0.0.1:port`, where the roles' own passwords count.
+    pub address: String,
+    pub port: u16,
+    pub pid: u32,
+    pub directory: PathBuf,
+    /// The last replayed commit; the RPO is measured from it.
+    pub recovered_to: Option<DateTime<Utc>>,
+    pub lsn: Lsn,
+    pub timeline: u32,
+    pub fingerprint: String,
+    /// Bytes of the base backup, unpacked.
+    pub base_bytes: u64,
+    /// Bytes of WAL replayed.
+    pub wal_bytes: u64,
+    pub base_seconds: f64,
+    pub replay_seconds: f64,
+    pub seconds: f64,
+    /// Tables that nobody can read before the promotion: the transaction that the target cuts off had locked them.
+    pub locked: Vec<String>,
+    /// True when an earlier attempt had already come this far.
+    pub found: bool,
+}
+
+impl Restored {
+    /// As the outcome's facts.
+    pub fn facts(&self) -> Facts {
+        let mut facts = Facts::new();
+        let mut put = |name: &str, value: serde_json::Value| facts.insert(name.to_owned(), value);
+        put("url", self.url.clone().into());
+        put("address", self.address.clone().into());
+        put("port", self.port.into());
+        put("pid", self.pid.into());
+        put("directory", self.directory.display().to_string().into());
+        put("recovered_to", self.recovered_to.map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, true)).into());
+        put("lsn", self.lsn.to_string().into());
+        put("timeline", self.timeline.into());
+        put("fingerprint", self.fingerprint.clone().into());
+        put("base_bytes", self.base_bytes.into());
+        put("wal_bytes", self.wal_bytes.into());
+        put("base_seconds", self.base_seconds.into());
+        put("replay_seconds", self.replay_seconds.into());
+        put("seconds", self.seconds.into());
+        put("locked", self.locked.clone().into());
+        facts
+    }
+}
+
+struct Ready {
+    place: Place,
+    pid: u32,
+    base_seconds: f64,
+    counters: Arc<Counters>,
+    found: bool,
+}
+
+impl Restore {
+    /// Returns once recovery is paused at the target and the server was asked what it is. Runs again on its own
+    /// directory: a server that an earlier run started on verified files is watched on; anything less begins anew.
+    pub async fn run(self) -> Result<Restored, Failure> {
+        let began = clock::boot_now();
+        let account = self.account()?;
+        let manifest = catalogue::manifest(&self.bucket, &self.plan.label).await?;
+        let (target, before) = Target::claim(&self.directory, &self.owner, &self.plan, account.as_ref())?;
+        let stop = self.cancel.child_token();
+        let _ends_with_us = stop.clone().drop_guard();
+        let ready = match self.earlier(before.as_ref()) {
+            Some(ready) => {
+                self.report
+                    .say(format!("an earlier run had started the server (pid {}); watching it", ready.pid))
+                    .await;
+                ready
+            }
+            None => self.prepare(&target, &manifest, account.as_ref(), &stop).await?,
+        };
+        let result = self.finish(&target, &manifest, &ready, began).await;
+        if result.is_err() {
+            // What cannot be vouched for does not stay up.
+            target::stop_server(&self.directory).await?;
+        }
+        result
+    }
+
+    fn account(&self) -> Result<Option<Account>, Failure> {
+        let failed = |error| Failure::new("the account that servers run as cannot be looked up", error);
+        match &self.run_as {
+            Some(name) => Account::named(name).map_err(failed)?.map(Some).ok_or_else(|| {
+                Failure::new(format!("there is no user {name}"), "`restore.run_as` names it")
+                    .now("create it, or name another")
+            }),
+            None => Account::unprivileged().map_err(failed),
+        }
+        .and_then(|account| match account {
+            None if nix::unistd::geteuid().is_root() => Err(Failure::new(
+                "PostgreSQL does not run as root",
+                "and there is no user postgres or nobody to run it as",
+            )
+            .now("name a user: `restore.run_as` of the system")),
+            account => Ok(account),
+        })
+    }
+
+    /// A server that this very plan was started with and that still lives.
+    fn earlier(&self, before: Option<&Marker>) -> Option<Ready> {
+        let marker = before.filter(|marker| marker.plan == self.plan && marker.owner == self.owner)?;
+        let (State::Started(place) | State::Paused { place, .. }) = &marker.state else { return None };
+        let pid = running_server(&self.directory)?;
+        Some(Ready { place: place.clone(), pid, base_seconds: 0.0, counters: Arc::default(), found: true })
+    }
+
+    async fn prepare(
+        &self,
+        target: &Target,
+        manifest: &Manifest,
+        account: Option<&Account>,
+        stop: &CancellationToken,
+    ) -> Result<Ready, Failure> {
+        let began = clock::boot_now();
+        let marker = |state| Marker { format: 1, owner: self.owner.clone(), plan: self.plan.clone(), state };
+        target.wipe().await?;
+        target.mark(&marker(State::Unpacking))?;
+        let bin = programs(self.bin.as_deref(), manifest.version_number / 10_000).await?;
+        let keep_wal = self.check_space(manifest)?;
+        let place = self.place(target, account)?;
+        let counters = Arc::new(Counters::default());
+        let stager = self.stager(target, manifest, account, &counters)?;
+        let (runtime, stager_stop) = (tokio::runtime::Handle::current(), stop.clone());
+        let mut staging = tokio::task::spawn_blocking(move || stager.run(&runtime, &stager_stop));
+        self.unpack(target, manifest, account, &counters, &mut staging, stop).await?;
+        let base_seconds = (clock::boot_now() - began).as_secs_f64();
+        let control = ControlData::read(&bin, &self.directory).await?;
+        if control.system_identifier != manifest.system_identifier {
+            return Err(Failure::new(
+                "the unpacked cluster is not the one that was backed up",
+                format!("system identifier {}, expected {}", control.system_identifier, manifest.system_identifier),
+            ));
+        }
+        let fetch = Fetch {
+            location: self.location.clone(),
+            stage: Some(target.ours("stage")),
+            system_identifier: Some(manifest.system_identifier),
+            end: (self.plan.target == RecoveryTarget::Latest).then(|| self.plan.beyond(manifest.wal_segment_bytes)),
+        };
+        let settings = Settings {
+            plan: &self.plan,
+            manifest,
+            floor: manifest.floor.max(control.floor),
+            place: &place,
+            restore_command: &restore_command(&self.lifeboat, &fetch),
+            keep_wal,
+        };
+        settings.write(&self.directory, account)?;
+        // Before the start: a run that is killed right after it leaves a server that can be found.
+        target.mark(&marker(State::Started(place.clone())))?;
+        let pid = self.start(&bin, target, account)?;
+        self.report
+            .say(format!("base backup {} verified and unpacked; recovery begins (pid {pid})", self.plan.label))
+            .await;
+        // A stager that fails ends by itself, and the server then gets the same answer from the bucket.
+        Ok(Ready { place, pid, base_seconds, counters, found: false })
+    }
+
+    /// Returns how much WAL the server may keep, in bytes: replayed segments stay until a restartpoint.
+    fn check_space(&self, manifest: &Manifest) -> Result<u64, Failure> {
+        let stat = nix::sys::statvfs::statvfs(&self.directory)
+            .map_err(|error| Failure::new("the free disk space cannot be read", error))?;
+        let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+        let wal = (self.plan.segments.len() as u64 * manifest.wal_segment_bytes).min(LEAST_WAL);
+        let need = manifest.bytes + wal + RESERVE;
+        if free < need {
+            let mib = |bytes: u64| bytes >> 20;
+            let (all, data, wal, free) = (mib(need), mib(manifest.bytes), mib(wal), mib(free));
+            return Err(Failure::new(
+                format!("there is not enough space in {}", self.directory.display()),
+                format!("{all} MiB are needed ({data} MiB data, {wal} MiB WAL), {free} MiB are free"),
+            )
+            .now("free some, or give the restore another directory"));
+        }
+        Ok(((free - need) / 2).clamp(LEAST_WAL / 2, 64 << 30))
+    }
+
+    /// Port and socket, with our folders beneath the data directory.
+    fn place(&self, target: &Target, account: Option<&Account>) -> Result<Place, Failure> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let make = |path: &std::path::Path| {
+            std::fs::DirBuilder::new().mode(0o700).create(path)?;
+            account.map_or(Ok(()), |account| account.give(path))
+        };
+        let failed = |error| Failure::new(format!("preparing {} failed", self.directory.display()), error);
+        for path in [target.path.join(target::OURS), target.ours("stage")] {
+            make(&path).map_err(failed)?;
+        }
+        let mut socket = target.ours("socket");
+        // A socket's path has at most 107 bytes.
+        if socket.as_os_str().len() > 85 {
+            let name = crate::digest::Digest::of(socket.as_os_str().as_encoded_bytes()).short();
+            socket = std::env::temp_dir().join(format!("lifeboat-{name}"));
+            let _ = std::fs::remove_dir_all(&socket);
+        }
+        make(&socket).map_err(failed)?;
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).map_err(|error| {
+            Failure::new(format!("port {} of this machine is not free", self.port), error)
+                .now("end what listens there, or give the restore another port (0 takes a free one)")
+        })?;
+        let port = listener.local_addr().map_err(failed)?.port();
+        Ok(Place { port, socket })
+    }
+
+    fn stager(
+        &self,
+        target: &Target,
+        manifest: &Manifest,
+        account: Option<&Account>,
+        counters: &Arc<Counters>,
+    ) -> Result<Stager, Failure> {
+        Stager::prepare(
+            self.bucket.clone(),
+            target.ours("stage"),
+            self.plan.segments.clone(),
+            manifest.system_identifier,
+            account.cloned(),
+            (WINDOW << 24).div_ceil(manifest.wal_segment_bytes).max(2),
+            Arc::clone(counters),
+        )
+        .map_err(|error| Failure::new("the WAL stage cannot be set up", error))
+    }
+
+    /// Unpacks while the stager works; a WAL segment that cannot be used ends it early.
+    async fn unpack(
+        &self,
+        target: &Target,
+        manifest: &Manifest,
+        account: Option<&Account>,
+        counters: &Counters,
+        staging: &mut tokio::task::JoinHandle<Result<(), super::wal::WalError>>,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let pg = unpack::read_manifest(&self.bucket, &manifest.backup_manifest).await?;
+        let done = Arc::new(AtomicU64::new(0));
+        let total = manifest.parts.iter().map(|part| part.raw_bytes).sum();
+        let work = unpack::Unpack {
+            bucket: self.bucket.clone(),
+            directory: target.path.clone(),
+            parts: manifest.parts.clone(),
+            manifest: Arc::new(pg),
+            owner: account.cloned(),
+            done: Arc::clone(&done),
+        };
+        let mut base = Meter::new("base backup", Unit::Bytes, Some(total));
+        let mut wal = Meter::new("WAL", Unit::Segments, Some(self.plan.segments.len() as u64));
+        let mut show = |counters: &Counters, done: u64| {
+            let delivered = counters.delivered.load(Ordering::Relaxed);
+            let name = delivered.checked_sub(1).and_then(|n| self.plan.segments.get(usize::try_from(n).ok()?));
+            for progress in [base.tick(done, None), wal.tick(delivered, name.cloned())].into_iter().flatten() {
+                self.report.progress(progress);
+            }
+        };
+        let running = work.run(stop);
+        tokio::pin!(running);
+        let mut staged = false;
+        loop {
+            tokio::select! {
+                result = &mut running => {
+                    if self.cancel.is_cancelled() {
+                        return Err(Failure::new("the restore was cancelled", "while the base backup was unpacked"));
+                    }
+                    result?;
+                    show(counters, total);
+                    return Ok(());
+                }
+                result = &mut *staging, if !staged => {
+                    staged = true;
+                    result.map_err(|error| Failure::new("staging WAL broke off", error))?.map_err(|error| {
+                        Failure::new("the WAL cannot be used", error).now("choose a target before it, or repair the archive")
+                    })?;
+                }
+                () = clock::sleep(Duration::from_millis(100)) => show(counters, done.load(Ordering::Relaxed).min(total)),
+            }
+        }
+    }
+
+    fn start(&self, bin: &std::path::Path, target: &Target, account: Option<&Account>) -> Result<u32, Failure> {
+        let mut spec = Spec::new(bin.join("postgres")).arg("-D").arg(&self.directory).cwd(&self.directory);
+        for name in std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("PG")) {
+            spec = spec.env_remove(name);
+        }
+        let spec = spec.env("LC_ALL", "C").env("TZ", "UTC").run_as(account.cloned());
+        spec.detach(&target.ours("server.log"))
+            .map_err(|error| Failure::new("the restored server could not be started", error))
+    }
+
+    async fn finish(
+        &self,
+        target: &Target,
+        manifest: &Manifest,
+        ready: &Ready,
+        began: Duration,
+    ) -> Result<Restored, Failure> {
+        let source = Url::parse(&self.source)?;
+        let replay_began = clock::boot_now();
+        let watch = Watch {
+            place: &ready.place,
+            plan: &self.plan,
+            start: manifest.start_lsn,
+            pid: ready.pid,
+            log: target.ours("server.log"),
+            stage: target.ours("stage"),
+            user: source.user().unwrap_or("postgres"),
+            database: source.database(),
+            counters: &ready.counters,
+            segment_size: manifest.wal_segment_bytes,
+            report: &self.report,
+        };
+        let (client, url, standing) = watch.run(&self.cancel).await?;
+        let identity = Identity::read(&client, &url.address()).await?;
+        self.assert(&client, manifest, &identity, &standing).await?;
+        target.mark(&Marker {
+            format: 1,
+            owner: self.owner.clone(),
+            plan: self.plan.clone(),
+            state: State::Paused { place: ready.place.clone(), lsn: standing.lsn },
+        })?;
+        let locked = locked_tables(&client).await?;
+        if !locked.is_empty() {
+            let names = locked.join(", ");
+            self.report
+                .say(format!("{names}: locked by a transaction that the target cuts off; readable after the promotion"))
+                .await;
+        }
+        let now = clock::boot_now();
+        Ok(Restored {
+            url: ready.place.text(url.user().unwrap_or("postgres"), url.database()).expose().to_owned(),
+            address: format!("127.0.0.1:{}", ready.place.port),
+            port: ready.place.port,
+            pid: ready.pid,
+            directory: self.directory.clone(),
+            recovered_to: standing.commit,
+            lsn: standing.lsn,
+            timeline: self.plan.timeline,
+            fingerprint: identity.fingerprint(),
+            base_bytes: manifest.bytes,
+            wal_bytes: standing.lsn.0.saturating_sub(manifest.start_lsn.0),
+            base_seconds: ready.base_seconds,
+            replay_seconds: (now - replay_began).as_secs_f64(),
+            seconds: (now - began).as_secs_f64(),
+            locked,
+            found: ready.found,
+        })
+    }
+
+    /// The server is up; whether it is what was asked for is another question.
+    async fn assert(
+        &self,
+        client: &Client,
+        manifest: &Manifest,
+        identity: &Identity,
+        standing: &Standing,
+    ) -> Result<(), Failure> {
+        let wrong = |why: String| {
+            Err(Failure::new("the restored server is up, but not where it should be", why)
+                .now("do not use it; undo this restore and choose again"))
+        };
+        if identity.system_identifier != manifest.system_identifier {
+            return wrong(format!(
+                "system identifier {}, expected {}",
+                identity.system_identifier, manifest.system_identifier
+            ));
+        }
+        let here = self.directory.canonicalize().ok();
+        if identity.data_directory.as_ref().and_then(|path| path.canonicalize().ok()) != here {
+            return wrong(format!("its data directory is {:?}", identity.data_directory));
+        }
+        if identity.timeline > self.plan.timeline {
+            return wrong(format!("it is on timeline {}, expected {}", identity.timeline, self.plan.timeline));
+        }
+        if standing.lsn < manifest.stop_lsn {
+            return wrong(format!("it stands at {}, before the backup's end at {}", standing.lsn, manifest.stop_lsn));
+        }
+        match (&self.plan.target, standing.commit) {
+            (RecoveryTarget::Time { time }, Some(commit))
+                if commit > *time || (!self.plan.inclusive && commit >= *time) =>
+            {
+                return wrong(format!("its last commit is of {commit}, after the target {time}"));
+            }
+            (RecoveryTarget::Lsn { lsn }, _) if self.plan.inclusive && standing.lsn < *lsn => {
+                return wrong(format!("it stands at {}, before the target {lsn}", standing.lsn));
+            }
+            (RecoveryTarget::Lsn { lsn }, _) if !self.plan.inclusive && standing.lsn > *lsn => {
+                return wrong(format!("it stands at {}, after the target {lsn}", standing.lsn));
+            }
+            (RecoveryTarget::Latest, _) => {
+                let last = Segment::before(self.plan.end, self.plan.timeline, manifest.wal_segment_bytes);
+                if standing.lsn <= last.start() || standing.lsn > self.plan.end {
+                    return wrong(format!("it stands at {}, and the WAL goes to {}", standing.lsn, self.plan.end));
+                }
+            }
+            _ => {}
+        }
+        assert_not_archiving(client).await
+    }
+}
+
+/// Tables under a lock that recovery itself holds: a transaction in flight at the target (a DROP, an ALTER) took it, and
+/// only the promotion ends that transaction.
+pub(super) async fn locked_tables(client: &Client) -> Result<Vec<String>, PgError> {
+    let rows = client
+        .query(
+            "select distinct c.oid::regclass::text
+               from pg_locks l join pg_stat_activity a on a.pid = l.pid and a.backend_type = 'startup'
+               join pg_class c on c.oid = l.relation
+              where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock' and c.relkind in ('r', 'p', 'm')
+                and l.database = (select oid from pg_database where datname = current_database())
+                and c.relnamespace <> 'pg_toast'::regnamespace
+              order by 1",
+            &[],
+        )
+        .await
+        .map_err(|error| PgError::sql("looking at recovery's locks", &error))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// A clone that archives pollutes the archive it came from.
+pub(super) async fn assert_not_archiving(client: &Client) -> Result<(), Failure> {
+    let row = client.query_one("select current_setting('archive_mode')", &[]).await;
+    let mode: String = row.map_err(|error| PgError::sql("asking for archive_mode", &error))?.get(0);
+    if mode == "off" {
+        return Ok(());
+    }
+    Err(Failure::new("the restored server would archive its WAL", format!("archive_mode is {mode}"))
+        .now("stop it: it must not write into the source's archive"))
+}
+
+/// Its configuration once it takes writes.
+pub(super) fn write_promoted(
+    marker: &Marker,
+    manifest: &Manifest,
+    floor: Floor,
+    directory: &std::path::Path,
+    account: Option<&Account>,
+) -> Result<(), Failure> {
+    let (State::Started(place) | State::Paused { place, .. } | State::Promoted { place, .. }) = &marker.state else {
+        return Err(Failure::new(
+            "the restore has not come to a server yet",
+            "its marker says that files are still coming",
+        ));
+    };
+    Settings { plan: &marker.plan, manifest, floor, place, restore_command: "", keep_wal: 0 }
+        .write_promoted(directory, account)
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => char::from(b).to_string(),
+            b => format!("%{b:02X}"),
+        })
+        .collect()
+}

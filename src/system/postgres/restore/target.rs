@@ -1,0 +1,271 @@
+//! The target directory: ours by its marker, or empty, or refused. There is no force.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::Plan;
+use crate::clock;
+use crate::event::{Failure, Lsn};
+use crate::process::Account;
+
+/// In the data directory: whose restore this is.
+pub const MARKER: &str = ".lifeboat-restore.json";
+
+/// In the data directory: held while somebody works on it.
+const LOCK: &str = ".lifeboat-lock";
+
+/// In the data directory: stage, socket, log, the source's own configuration.
+pub const OURS: &str = ".lifeboat";
+
+/// Who restores what, for the marker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owner {
+    pub drill: String,
+    pub system: String,
+    pub effect_key: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Marker {
+    pub format: u32,
+    pub owner: Owner,
+    pub plan: Plan,
+    pub state: State,
+}
+
+/// How far a restore is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum State {
+    /// Files are coming; nothing of it can be used.
+    Unpacking,
+    /// Every file was verified; the server was started on them.
+    Started(Place),
+    /// It stands at the target.
+    Paused { place: Place, lsn: Lsn },
+    /// It takes writes; from now on it may hold what exists nowhere else.
+    Promoted { place: Place, at: DateTime<Utc> },
+}
+
+/// Where the restored server answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    pub port: u16,
+    pub socket: PathBuf,
+}
+
+/// A directory that is ours to write to, until dropped.
+#[derive(Debug)]
+pub struct Target {
+    pub path: PathBuf,
+    _lock: File,
+}
+
+fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
+    let text = format!("{what} {} failed", path.display());
+    move |error| Failure::new(text, error)
+}
+
+/// The directory's marker; `None` when it has none.
+pub fn read_marker(path: &Path) -> Result<Option<Marker>, Failure> {
+    match std::fs::read(path.join(MARKER)) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Failure::new(format!("the marker in {} cannot be read", path.display()), error)
+                .now("if nothing in the directory is needed, remove it by hand, then retry")
+        }),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(failed("reading the marker of", path)(error)),
+    }
+}
+
+impl Target {
+    /// Takes an absent or empty directory, or one with a marker of the same drill and system that was not promoted.
+    /// Returns what its marker said. Anything else is refused, unchanged.
+    pub fn claim(
+        path: &Path,
+        owner: &Owner,
+        plan: &Plan,
+        account: Option<&Account>,
+    ) -> Result<(Self, Option<Marker>), Failure> {
+        let refused = |why: String| Failure::new(format!("{} is not a place to restore to", path.display()), why);
+        let elsewhere = "give `restore.directory` of the system another, empty directory";
+        if !path.is_absolute() || path.parent().is_none() {
+            return Err(refused("it is not an absolute path below the root".to_owned()).now(elsewhere));
+        }
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(refused("it is a link or a file, not a directory".to_owned()).now(elsewhere)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, account)?,
+            Err(error) => return Err(failed("looking at", path)(error)),
+        }
+        let entries: Vec<String> = std::fs::read_dir(path)
+            .and_then(|entries| entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned())).collect())
+            .map_err(failed("listing", path))?;
+        let before = read_marker(path)?;
+        match &before {
+            None if entries.iter().all(|name| name == LOCK) => {}
+            None => {
+                let first = entries.iter().min().cloned().unwrap_or_default();
+                let what =
+                    if entries.iter().any(|name| name == "PG_VERSION") { "a PostgreSQL cluster" } else { "files" };
+                return Err(refused(format!("it holds {what} that no restore of Lifeboat put there ({first} …)"))
+                    .now(elsewhere));
+            }
+            Some(marker) if marker.owner.drill != owner.drill || marker.owner.system != owner.system => {
+                let other = &marker.owner;
+                return Err(refused(format!("it holds the restore of {} by drill {}", other.system, other.drill))
+                    .now("undo that restore, or give this one another directory"));
+            }
+            Some(Marker { state: State::Promoted { at, .. }, .. }) => {
+                return Err(refused(format!("the server in it was promoted at {at} and may hold new writes"))
+                    .now("undo the earlier restore: it sets the directory aside"));
+            }
+            Some(_) => {}
+        }
+        let target = Self::lock(path)?;
+        if before.is_none() {
+            target.mark(&Marker { format: 1, owner: owner.clone(), plan: plan.clone(), state: State::Unpacking })?;
+        }
+        Ok((target, before))
+    }
+
+    /// Takes a directory whose marker is of this drill and system, promoted or not.
+    pub fn reopen(path: &Path, drill: &str, system: &str) -> Result<(Self, Marker), Failure> {
+        let marker = read_marker(path)?.filter(|marker| marker.owner.drill == drill && marker.owner.system == system);
+        let marker = marker.ok_or_else(|| {
+            Failure::new(
+                format!("{} was not touched", path.display()),
+                format!("it does not carry the marker of drill {drill} for {system}"),
+            )
+        })?;
+        Ok((Self::lock(path)?, marker))
+    }
+
+    fn lock(path: &Path) -> Result<Self, Failure> {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path.join(LOCK));
+        let file = file.map_err(failed("locking", path))?;
+        file.try_lock().map_err(|_| {
+            Failure::new(format!("{} is in use", path.display()), "another Lifeboat is restoring into it")
+                .now("wait for it, or end it, then retry")
+        })?;
+        Ok(Self { path: path.to_owned(), _lock: file })
+    }
+
+    /// Replaces the marker, durably.
+    pub fn mark(&self, marker: &Marker) -> Result<(), Failure> {
+        let write = || {
+            let scratch = self.path.join(format!("{MARKER}.new"));
+            let json = serde_json::to_vec_pretty(marker).map_err(io::Error::other)?;
+            let mut file = File::create(&scratch)?;
+            io::Write::write_all(&mut file, &json)?;
+            file.sync_all()?;
+            std::fs::rename(&scratch, self.path.join(MARKER))?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(failed("writing the marker of", &self.path))
+    }
+
+    /// Removes everything but marker and lock. Stops a server that still runs on it first.
+    pub async fn wipe(&self) -> Result<(), Failure> {
+        stop_server(&self.path).await?;
+        let wipe = || {
+            for entry in std::fs::read_dir(&self.path)? {
+                let entry = entry?;
+                match entry.file_name().to_str() {
+                    Some(MARKER | LOCK) => {}
+                    _ if entry.file_type()?.is_dir() => std::fs::remove_dir_all(entry.path())?,
+                    _ => std::fs::remove_file(entry.path())?,
+                }
+            }
+            Ok(())
+        };
+        wipe().map_err(failed("emptying", &self.path))
+    }
+
+    /// `<directory>/.lifeboat/<name>`
+    pub fn ours(&self, name: &str) -> PathBuf {
+        self.path.join(OURS).join(name)
+    }
+}
+
+fn create(path: &Path, account: Option<&Account>) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let mut missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    while let Some(next) = missing.pop() {
+        // Only the data directory itself is closed to others: the server's user must be able to pass through the rest.
+        let mode = if missing.is_empty() { 0o700 } else { 0o755 };
+        std::fs::DirBuilder::new().mode(mode).create(next).map_err(failed("creating", next))?;
+        account.map_or(Ok(()), |account| account.give(next)).map_err(failed("giving away", next))?;
+    }
+    Ok(())
+}
+
+/// The pid of the server that runs on this data directory, if one does.
+pub fn running_server(data: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let mut lines = text.lines();
+    let pid: u32 = lines.next()?.trim().parse().ok()?;
+    let directory = lines.next()?;
+    let here = data.canonicalize().ok()?;
+    if Path::new(directory).canonicalize().ok()? != here || !alive(pid) {
+        return None;
+    }
+    // The file may be a crash's leftover and the number somebody else's now: a postmaster works in its data directory.
+    match std::fs::read_link(format!("/proc/{pid}/cwd")) {
+        Ok(cwd) if cwd != here => None,
+        _ => Some(pid),
+    }
+}
+
+pub fn alive(pid: u32) -> bool {
+    i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH))
+}
+
+/// Stops the server of this data directory, fast, then at once; returns when it is gone.
+pub async fn stop_server(data: &Path) -> Result<(), Failure> {
+    for (signal, patience) in [(Signal::SIGINT, 20), (Signal::SIGQUIT, 10)] {
+        let Some(pid) = running_server(data) else { return Ok(()) };
+        let _ = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), signal));
+        let deadline = clock::boot_now() + Duration::from_secs(patience);
+        while clock::boot_now() < deadline {
+            if running_server(data).is_none() && !alive(pid) {
+                return Ok(());
+            }
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Err(Failure::new(format!("the server on {} could not be stopped", data.display()), "it outlived SIGQUIT")
+        .now("end it by hand, then retry"))
+}
+
+/// The way back of a restore: its server is stopped and its directory removed, or set aside when it was promoted.
+/// Returns a sentence that says what was done.
+pub async fn undo(path: &Path, drill: &str, system: &str) -> Result<String, Failure> {
+    if !path.exists() {
+        return Ok(format!("{} does not exist; nothing to undo", path.display()));
+    }
+    let (target, marker) = Target::reopen(path, drill, system)?;
+    stop_server(path).await?;
+    if let State::Promoted { at, .. } = marker.state {
+        let aside = path.with_extension(format!("set-aside-{}", at.format("%Y%m%dT%H%M%SZ")));
+        std::fs::rename(path, &aside).map_err(failed("setting aside", path))?;
+        return Ok(format!("the promoted server was stopped; its directory is kept as {}", aside.display()));
+    }
+    target.wipe().await?;
+    // The marker goes last but one: a directory that is half removed is still known to be ours.
+    for name in [MARKER, LOCK] {
+        std::fs::remove_file(path.join(name)).map_err(failed("removing", path))?;
+    }
+    std::fs::remove_dir(path).map_err(failed("removing", path))?;
+    Ok(format!("the restored server was stopped and {} removed", path.display()))
+}

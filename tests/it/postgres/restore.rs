@@ -1,0 +1,276 @@
+//! Damage, and the way back.
+
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use lifeboat::event::{Failure, RecoveryTarget, SystemWindow, Window};
+use lifeboat::recovery::{Wanted, plan};
+use lifeboat::secret::Secret;
+use lifeboat::system::postgres::restore::{Owner, undo};
+use lifeboat::system::postgres::{Reporter, Restore, Restored, catalogue};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::postgres::{Primary, account, bin, program, stop_hard, value};
+
+pub async fn window(primary: &Primary) -> Window {
+    let found = catalogue::list(&primary.bucket()).await.expect("the bucket is listed");
+    Window {
+        looked: lifeboat::clock::wall_now(),
+        incident: None,
+        systems: vec![SystemWindow::Postgres {
+            system: "orders-db".to_owned(),
+            backups: found.backups,
+            coverage: found.coverage,
+            gaps: found.gaps,
+            restore_points: found.restore_points,
+            segment_bytes: found.segment_bytes,
+            forks: found.forks,
+            system_identifier: found.system_identifier.map(|id| id.to_string()),
+            warnings: found.warnings,
+        }],
+    }
+}
+
+/// Ends the restored server when the test is over.
+pub struct Clone {
+    pub directory: std::path::PathBuf,
+}
+
+impl Drop for Clone {
+    fn drop(&mut self) {
+        stop_hard(&self.directory);
+    }
+}
+
+pub async fn restore_of(primary: &Primary, target: RecoveryTarget, inclusive: bool, to: &str) -> Restore {
+    let plan = plan(&window(primary).await, "orders-db", &Wanted::new(target, inclusive)).expect("a plan");
+    Restore {
+        bucket: primary.bucket(),
+        location: primary.location.clone(),
+        plan: plan.restore,
+        directory: primary.path(to),
+        port: 0,
+        run_as: account().map(|account| account.name),
+        bin: Some(bin()),
+        lifeboat: program(),
+        source: primary.url.clone(),
+        owner: Owner {
+            drill: "drill-1".to_owned(),
+            system: "orders-db".to_owned(),
+            effect_key: "restore-db/1".to_owned(),
+        },
+        cancel: CancellationToken::new(),
+        report: Reporter::silent(),
+    }
+}
+
+async fn run(restore: Restore) -> (Clone, Result<Restored, Failure>) {
+    let clone = Clone { directory: restore.directory.clone() };
+    let log = restore.directory.join(".lifeboat/server.log");
+    let result = restore.run().await;
+    if let Err(failure) = &result {
+        eprintln!("{failure:?}\n{}", std::fs::read_to_string(log).unwrap_or_default());
+    }
+    (clone, result)
+}
+
+async fn at(restored: &Restored, query: &str) -> String {
+    value(&Secret::new(restored.url.clone()), query).await
+}
+
+const DIGEST: &str = "select count(*) || ' ' || coalesce(sum(hashtextextended(o::text, 0)::numeric), 0) from orders o";
+
+const STATE: &str = "select pg_is_in_recovery() || ' ' || pg_get_wal_replay_pause_state()";
+
+async fn now_of(primary: &Primary) -> DateTime<Utc> {
+    let text = "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    primary.value(text).await.parse().expect("a time")
+}
+
+/// A primary with a backup, orders before it and after it.
+pub async fn shop() -> Primary {
+    let primary = Primary::start().await;
+    primary
+        .sql(
+            "create table orders (id bigserial primary key, item text not null, at timestamptz default clock_timestamp());
+             insert into orders (item) select 'before ' || g from generate_series(1, 2000) g;",
+        )
+        .await;
+    primary.backup().run().await.expect("the backup succeeds");
+    primary.sql("insert into orders (item) select 'after ' || g from generate_series(1, 500) g").await;
+    primary
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_damage_is_undone_row_for_row() {
+    let primary = shop().await;
+    let before = primary.value(DIGEST).await;
+    let moment = now_of(&primary).await;
+    let xid =
+        primary.value("begin; select pg_current_xact_id()::text; delete from orders where id % 2 = 0; commit").await;
+    primary.sql("create table traffic as select 1 as n").await;
+    primary.archive().await;
+    let archive_before = listing(&primary);
+
+    for (target, inclusive, to) in [
+        (RecoveryTarget::Time { time: moment }, true, "by-time"),
+        (RecoveryTarget::Xid { xid: xid.parse().unwrap() }, false, "by-xid"),
+    ] {
+        let (_clone, result) = run(restore_of(&primary, target, inclusive, to).await).await;
+        let restored = result.expect("the restore succeeds");
+        assert_eq!(at(&restored, DIGEST).await, before, "{to}");
+        assert_eq!(at(&restored, STATE).await, "true paused");
+        assert_eq!(at(&restored, "show archive_mode").await, "off");
+        assert!(restored.recovered_to.is_some_and(|time| time <= moment));
+        assert_eq!((restored.timeline, restored.locked.len()), (1, 0));
+    }
+    assert_eq!(listing(&primary), archive_before, "a restore does not write into the archive");
+}
+
+/// Every object of the bucket with its hash.
+fn listing(primary: &Primary) -> Vec<(String, u64, String)> {
+    fn walk(directory: &Path, all: &mut Vec<(String, u64, String)>) {
+        for entry in std::fs::read_dir(directory).unwrap().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                walk(&entry.path(), all);
+            } else {
+                let (digest, bytes) = lifeboat::digest::Digest::of_file(&entry.path()).unwrap();
+                all.push((entry.path().display().to_string(), bytes, digest.to_string()));
+            }
+        }
+    }
+    let mut all = Vec::new();
+    walk(&primary.path("bucket"), &mut all);
+    all.sort();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latest_and_an_lsn_end_where_they_should() {
+    let primary = shop().await;
+    let lsn = primary.value("select pg_current_wal_insert_lsn()::text").await;
+    let at_lsn = primary.value(DIGEST).await;
+    primary.sql("insert into orders (item) select 'last ' || g from generate_series(1, 100) g").await;
+    let at_end = primary.value(DIGEST).await;
+    primary.archive().await;
+    // Written, but never archived: it cannot come back.
+    primary.sql("insert into orders (item) values ('lost')").await;
+
+    let (_one, result) =
+        run(restore_of(&primary, RecoveryTarget::Lsn { lsn: lsn.parse().unwrap() }, false, "by-lsn").await).await;
+    let restored = result.expect("the restore to an LSN succeeds");
+    assert_eq!(at(&restored, DIGEST).await, at_lsn);
+
+    let (_two, result) = run(restore_of(&primary, RecoveryTarget::Latest, true, "latest").await).await;
+    let restored = result.expect("the restore to the end succeeds");
+    assert_eq!(at(&restored, DIGEST).await, at_end);
+    assert_eq!(at(&restored, STATE).await, "true paused");
+
+    // The same run again finds it standing there, and touches nothing.
+    let again = restore_of(&primary, RecoveryTarget::Latest, true, "latest").await.run().await.expect("it is found");
+    assert!(again.found && again.pid == restored.pid && again.lsn == restored.lsn, "{again:?}");
+
+    // Another target into the same directory, in the same drill: the first server goes, ours alone.
+    let (_three, result) =
+        run(restore_of(&primary, RecoveryTarget::Lsn { lsn: lsn.parse().unwrap() }, false, "latest").await).await;
+    assert_eq!(at(&result.expect("it begins anew"), DIGEST).await, at_lsn);
+
+    let said = undo(&primary.path("latest"), "drill-1", "orders-db").await.expect("the undo succeeds");
+    assert!(said.contains("removed") && !primary.path("latest").exists(), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_is_never_crossed() {
+    let primary = shop().await;
+    primary.archive().await;
+    primary.sql("insert into orders (item) values ('middle')").await;
+    let hole = primary.archive().await;
+    primary.sql("insert into orders (item) values ('end')").await;
+    let moment = now_of(&primary).await;
+    primary.archive().await;
+    // Planned while it was there, gone when it is needed.
+    let target = RecoveryTarget::Time { time: moment };
+    let planned = restore_of(&primary, target.clone(), true, "holed").await;
+    let latest = restore_of(&primary, RecoveryTarget::Latest, true, "holed-latest").await;
+    primary.bucket().delete(&format!("wal/{}/{hole}.zst", &hole[..8])).await.unwrap();
+    for restore in [planned, latest] {
+        let (clone, result) = run(restore).await;
+        let failure = result.unwrap_err();
+        assert!(failure.to_string().contains(&hole), "{failure}");
+        assert!(lifeboat::system::postgres::restore::read_marker(&clone.directory).unwrap().is_some());
+        assert!(!clone.directory.join("postmaster.pid").exists(), "no half-restored server stays up");
+    }
+    let refusal = plan(&window(&primary).await, "orders-db", &Wanted::new(target, true)).unwrap_err();
+    assert!(Failure::from(refusal).why.contains(&hole));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_part_is_named_and_not_used() {
+    let primary = shop().await;
+    primary.archive().await;
+    let restore = restore_of(&primary, RecoveryTarget::Latest, true, "damaged").await;
+    let part = primary.path(&format!("bucket/orders-db/base/{}/part-0001.tar.zst", restore.plan.label));
+    let mut bytes = std::fs::read(&part).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    let (clone, result) = run(restore).await;
+    let failure = result.unwrap_err();
+    assert!(failure.what.contains("part-0001.tar.zst") && failure.why.contains("SHA-256"), "{failure:?}");
+    assert!(!clone.directory.join("postmaster.pid").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_ours_is_not_touched() {
+    let primary = shop().await;
+    primary.archive().await;
+    let decoy = Primary::start().await;
+    decoy.sql("create table precious as select 1 as n").await;
+    decoy.down("fast").await;
+    let stamp = |path: &Path| {
+        let mut all: Vec<String> = std::fs::read_dir(path)
+            .unwrap()
+            .flatten()
+            .map(|entry| format!("{:?} {:?}", entry.file_name(), entry.metadata().unwrap().modified().unwrap()))
+            .collect();
+        all.sort();
+        all
+    };
+    let before = stamp(&decoy.data);
+    let mut restore = restore_of(&primary, RecoveryTarget::Latest, true, "x").await;
+    restore.directory = decoy.data.clone();
+    let failure = restore.run().await.unwrap_err();
+    assert!(failure.why.contains("PostgreSQL cluster"), "{failure:?}");
+    // Not through a link either, and not the running primary.
+    std::os::unix::fs::symlink(&decoy.data, primary.path("link")).unwrap();
+    let failure = restore_of(&primary, RecoveryTarget::Latest, true, "link").await.run().await.unwrap_err();
+    assert!(failure.why.contains("link"), "{failure:?}");
+    let failure = restore_of(&primary, RecoveryTarget::Latest, true, "data").await.run().await.unwrap_err();
+    assert!(failure.why.contains("PostgreSQL cluster"), "{failure:?}");
+    assert!(undo(&decoy.data, "drill-1", "orders-db").await.is_err());
+    assert_eq!(stamp(&decoy.data), before);
+    assert_eq!(primary.value("select count(*) from orders").await, "2500");
+
+    // Another drill's restore is not ours.
+    let (_clone, result) = run(restore_of(&primary, RecoveryTarget::Latest, true, "ours").await).await;
+    result.expect("the restore succeeds");
+    let mut other = restore_of(&primary, RecoveryTarget::Latest, true, "ours").await;
+    other.owner.drill = "drill-2".to_owned();
+    let failure = other.run().await.unwrap_err();
+    assert!(failure.why.contains("drill-1"), "{failure:?}");
+    assert!(undo(&primary.path("ours"), "drill-2", "orders-db").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_the_wal_does_not_reach_is_no_success() {
+    let primary = shop().await;
+    primary.archive().await;
+    // The listing cannot know that no commit lies between this moment and the end.
+    let moment = lifeboat::clock::wall_now();
+    primary.sql("select pg_logical_emit_message(false, 'no', 'commit')").await;
+    primary.archive().await;
+    let (_clone, result) = run(restore_of(&primary, RecoveryTarget::Time { time: moment }, true, "late").await).await;
+    let failure = result.unwrap_err();
+    assert!(failure.why.contains("the WAL ends before the target"), "{failure:?}");
+    assert!(failure.why.contains("the last commit in it was at"), "{failure:?}");
+}
