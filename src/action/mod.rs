@@ -4,9 +4,13 @@ mod choose;
 mod command;
 mod confirm;
 mod context;
+mod cutover;
 mod input;
 mod note;
 mod notify;
+mod postgres_backup;
+mod postgres_restore;
+mod recovery_choose;
 mod redis_check;
 mod redis_command;
 mod redis_restore;
@@ -14,6 +18,7 @@ mod redis_snapshot;
 mod smoke_http;
 mod smoke_tcp;
 mod target;
+mod verify_backups;
 mod wait;
 
 use std::sync::Arc;
@@ -61,6 +66,13 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
         StepKind::RedisCheck { min_keys, prefixes } => Arc::new(redis_check::RedisCheck { min_keys, prefixes }),
         StepKind::RedisCommand { argv, on } => Arc::new(redis_command::RedisCommand { argv, on }),
         StepKind::SmokeRedis { argv } => Arc::new(redis_command::SmokeRedis { argv }),
+        StepKind::PostgresBackup => Arc::new(postgres_backup::PostgresBackup),
+        StepKind::PostgresRestore => Arc::new(postgres_restore::PostgresRestore),
+        StepKind::RecoveryChoose { systems, suggest } => Arc::new(recovery_choose::RecoveryChoose { systems, suggest }),
+        StepKind::CutoverConnections { connections, systems } => {
+            Arc::new(cutover::Cutover { connections, systems })
+        }
+        StepKind::VerifyBackups { systems } => Arc::new(verify_backups::VerifyBackups { systems }),
         _ => todo!(),
     }
 }

@@ -6,7 +6,7 @@ use crate::event::{Failure, Measure, RecoveryPoint, parse_time};
 use crate::inventory::{System, SystemDetail};
 use crate::secret::Secret;
 use crate::store::Bucket;
-use crate::system::redis;
+use crate::system::{postgres, redis};
 
 use super::Context;
 
@@ -67,6 +67,31 @@ impl Context {
             recovered_to,
             incident,
         })
+    }
+
+    /// The restored PostgreSQL of this drill, when it stands at its target or beyond.
+    pub(super) fn restored_postgres(&self, system: &System) -> Result<Option<postgres::restore::Found>, Failure> {
+        let source = self.source_url(system)?;
+        postgres::restore::find(&system.restore.directory, &self.drill, &system.name, &source)
+    }
+
+    /// As [`Context::restored_postgres`], for steps that may look at nothing else.
+    pub(super) fn restored_postgres_only(&self, system: &System) -> Result<postgres::restore::Found, Failure> {
+        self.restored_postgres(system)?.ok_or_else(|| not_restored(system))
+    }
+
+    /// Where clients reach the restored system: host and port.
+    pub(super) fn restored_address(&self, system: &System) -> Result<(String, u16), Failure> {
+        let port = match &system.detail {
+            SystemDetail::Postgres(_) => self.restored_postgres_only(system)?.place.port,
+            SystemDetail::Redis(_) => {
+                let url = self.restored_redis_only(system)?;
+                let address = redis::address(&url)?;
+                let port = address.rsplit(':').next().and_then(|tail| tail.split('/').next()?.parse().ok());
+                port.ok_or_else(|| Failure::new(format!("{} has no port", system.name), address))?
+            }
+        };
+        Ok(("127.0.0.1".to_owned(), port))
     }
 
     /// The restored Redis of this drill, when there is one.

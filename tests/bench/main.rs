@@ -5,6 +5,8 @@
 mod flood;
 mod frame;
 mod journal;
+#[path = "../it/support/pty.rs"]
+mod pty;
 mod recover;
 mod step;
 

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 pub mod postgres;
+pub mod pty;
 pub mod redis;
+pub mod sandbox;
 
 /// The root of the checkout.
 pub fn checkout() -> &'static Path {

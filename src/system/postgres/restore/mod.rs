@@ -4,6 +4,7 @@
 //! and stops at the target. Nothing is claimed before it was asked what it is and where it stands.
 
 mod config;
+mod find;
 mod target;
 mod unpack;
 mod watch;
@@ -32,6 +33,8 @@ use crate::event::{Facts, Failure, Lsn, RecoveryTarget, Unit};
 use crate::process::{Account, Spec};
 use crate::secret::Secret;
 use crate::store::Bucket;
+
+pub use find::{Found, find};
 
 use config::Settings;
 use target::Target;

@@ -1,0 +1,150 @@
+use futures::future::BoxFuture;
+
+use crate::event::{Answer, Ask, Failure, Outcome, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
+use crate::recovery;
+
+use super::{Action, Context, confirm::cancelled};
+
+/// `recovery.choose`: looks into the buckets, lets the person choose, and accepts only what can be reached. Sets
+/// `recovery_point`, and `incident_at` when the suggestion is a moment.
+pub struct RecoveryChoose {
+    /// Roles.
+    pub systems: Vec<String>,
+    pub suggest: Option<String>,
+}
+
+impl Action for RecoveryChoose {
+    fn run(&self, context: Context) -> BoxFuture<'_, Outcome> {
+        Box::pin(async move {
+            match self.choose(&context).await {
+                Ok(Some(outcome)) => outcome,
+                Ok(None) => cancelled(),
+                Err(failure) => Outcome::failed(failure),
+            }
+        })
+    }
+}
+
+impl RecoveryChoose {
+    async fn choose(&self, context: &Context) -> Result<Option<Outcome>, Failure> {
+        let suggestion = match self.suggest.as_deref().map(|text| context.expand(text)).filter(|text| !text.is_empty()) {
+            Some(text) => {
+                let unusable = |error| {
+                    Failure::new("the suggested recovery target cannot be used", error)
+                        .now("Go back to the step that asks for it, and give a time with its offset.")
+                };
+                Some(text.parse::<RecoveryTarget>().map_err(unusable)?)
+            }
+            None => None,
+        };
+        let incident = match &suggestion {
+            Some(RecoveryTarget::Time { time }) => Some(*time),
+            _ => context.incident(),
+        };
+        if let Some(incident) = incident {
+            context.sink.set("incident_at", incident.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)).await;
+        }
+        let names: Vec<String> =
+            self.systems.iter().filter_map(|role| context.system(role)).map(|system| system.name.clone()).collect();
+        context.sink.say(format!("looking into the backups of {}", names.join(" and "))).await;
+        let window = recovery::collect(&context.inventory, &names, incident).await?;
+        say_window(context, &window).await;
+        // The last moment before the damage: nothing of the damage's own commit.
+        let suggested = match &suggestion {
+            Some(target) => match recovery::settle(&window, target, false) {
+                Ok(point) => Some(point),
+                Err(refusal) => {
+                    let failure = Failure::from(refusal);
+                    context.sink.say(format!("the suggestion {target} cannot be reached: {}", failure.why)).await;
+                    if context.unattended {
+                        return Err(failure);
+                    }
+                    None
+                }
+            },
+            None => None,
+        };
+        loop {
+            let ask = Ask::RecoveryPoint { window: Box::new(window.clone()), suggested: suggested.clone() };
+            let settled = match context.ask(ask).await {
+                Some(Answer::Point { point }) => settle(&window, &point.target, point.inclusive),
+                Some(Answer::Text { text }) => text
+                    .parse::<RecoveryTarget>()
+                    .map_err(|error| Failure::new("that is no recovery target", error))
+                    .and_then(|target| settle(&window, &target, false)),
+                _ => return Ok(None),
+            };
+            match settled {
+                Ok(point) => return Ok(Some(self.chosen(context, &window, point).await)),
+                Err(failure) if context.unattended => return Err(failure),
+                Err(failure) => context.sink.say(format!("not possible: {failure}")).await,
+            }
+        }
+    }
+
+    async fn chosen(&self, context: &Context, window: &Window, point: RecoveryPoint) -> Outcome {
+        let edge = if point.inclusive { "up to and with" } else { "just before" };
+        let mut outcome = Outcome::passed(format!("{edge} {}, timeline {}", point.target, point.timeline))
+            .fact("target", point.target.to_string())
+            .fact("inclusive", point.inclusive)
+            .fact("timeline", point.timeline);
+        for (system, backup) in &point.backups {
+            outcome = outcome.fact(&format!("backup.{system}"), backup.clone());
+        }
+        for (system, snapshot) in &point.snapshots {
+            outcome = outcome.fact(&format!("snapshot.{system}"), snapshot.clone());
+        }
+        for (system, skew) in recovery::skews(window, &point) {
+            outcome = outcome.fact(&format!("skew_seconds.{system}"), skew.as_seconds_f64());
+        }
+        match serde_json::to_value(&point) {
+            Ok(value) => context.sink.set("recovery_point", value).await,
+            Err(error) => return Outcome::failed(Failure::new("the recovery point cannot be recorded", error)),
+        }
+        outcome
+    }
+}
+
+/// A point is worked out anew from its target: what an answer claims about files is not believed.
+fn settle(window: &Window, target: &RecoveryTarget, inclusive: bool) -> Result<RecoveryPoint, Failure> {
+    recovery::settle(window, target, inclusive).map_err(Failure::from)
+}
+
+/// The window in words, for the record and for those who cannot see the picture.
+async fn say_window(context: &Context, window: &Window) {
+    for found in &window.systems {
+        match found {
+            SystemWindow::Postgres { system, backups, coverage, gaps, warnings, .. } => {
+                for backup in backups {
+                    let stopped = backup.stopped.format("%Y-%m-%d %H:%M:%S UTC");
+                    let line = format!("{system}: base backup {} of {stopped}, {} bytes", backup.label, backup.bytes);
+                    context.sink.say(line).await;
+                }
+                for run in coverage {
+                    let line = format!(
+                        "{system}: WAL of timeline {} from {} to {}, {} segments",
+                        run.timeline, run.from, run.to, run.segments
+                    );
+                    context.sink.say(line).await;
+                }
+                for gap in gaps {
+                    let line = format!("{system}: GAP, {} segments are missing from {}", gap.segments, gap.first_missing);
+                    context.sink.say(line).await;
+                }
+                for warning in warnings {
+                    context.sink.say(format!("{system}: {warning}")).await;
+                }
+            }
+            SystemWindow::Redis { system, snapshots, warnings } => {
+                for snapshot in snapshots {
+                    let at = snapshot.at.format("%Y-%m-%d %H:%M:%S%.3f UTC");
+                    let line = format!("{system}: snapshot {} of {at}, {} keys", snapshot.label, snapshot.keys);
+                    context.sink.say(line).await;
+                }
+                for warning in warnings {
+                    context.sink.say(format!("{system}: {warning}")).await;
+                }
+            }
+        }
+    }
+}
