@@ -34,7 +34,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use tokio_util::sync::CancellationToken;
 
 pub use compare::Found;
@@ -119,7 +119,8 @@ impl Sandbox {
     }
 
     /// Ends everything that runs below the directory, restored servers too, and removes it. Returns how many servers were
-    /// ended; `None` when there was no sandbox.
+    /// ended; `None` when there was no sandbox. Root may stay root for it: a drill that root ran against the sandbox left
+    /// files that only root can remove.
     pub async fn down(&self) -> Result<Option<usize>, SandboxError> {
         match std::fs::symlink_metadata(self.layout.dir()) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -130,7 +131,8 @@ impl Sandbox {
             }
             Ok(_) => {}
         }
-        self.layout.claim(nix::unistd::geteuid().as_raw())?;
+        let owner = privileges::account()?.map_or_else(|| nix::unistd::geteuid().as_raw(), |account| account.uid);
+        self.layout.claim(owner)?;
         let _lock = self.lock()?;
         self.clear(Clear::Away).await.map(Some)
     }
@@ -150,6 +152,8 @@ impl Sandbox {
             .truncate(false)
             .write(true)
             .mode(0o600)
+            // Root opens it in a directory that belongs to somebody else.
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(&path)
             .map_err(SandboxError::io("opening", &path))?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock)
