@@ -69,9 +69,7 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
         StepKind::PostgresBackup => Arc::new(postgres_backup::PostgresBackup),
         StepKind::PostgresRestore => Arc::new(postgres_restore::PostgresRestore),
         StepKind::RecoveryChoose { systems, suggest } => Arc::new(recovery_choose::RecoveryChoose { systems, suggest }),
-        StepKind::CutoverConnections { connections, systems } => {
-            Arc::new(cutover::Cutover { connections, systems })
-        }
+        StepKind::CutoverConnections { connections, systems } => Arc::new(cutover::Cutover { connections, systems }),
         StepKind::VerifyBackups { systems } => Arc::new(verify_backups::VerifyBackups { systems }),
         _ => todo!(),
     }

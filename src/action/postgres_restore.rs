@@ -63,10 +63,9 @@ async fn perform(context: &Context) -> Result<Outcome, Failure> {
     };
     let (restored, ()) = tokio::join!(restore.run(), pass_on(context, reports));
     let restored = restored?;
-    let to = restored.recovered_to.map_or_else(
-        || format!("LSN {}", restored.lsn),
-        |time| time.to_rfc3339_opts(SecondsFormat::Micros, true),
-    );
+    let to = restored
+        .recovered_to
+        .map_or_else(|| format!("LSN {}", restored.lsn), |time| time.to_rfc3339_opts(SecondsFormat::Micros, true));
     let mut outcome = Outcome::passed(format!(
         "{} stands read only at {}, recovered to {to} ({})",
         system.name, restored.address, restored.lsn

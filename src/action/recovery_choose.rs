@@ -27,7 +27,8 @@ impl Action for RecoveryChoose {
 
 impl RecoveryChoose {
     async fn choose(&self, context: &Context) -> Result<Option<Outcome>, Failure> {
-        let suggestion = match self.suggest.as_deref().map(|text| context.expand(text)).filter(|text| !text.is_empty()) {
+        let suggestion = match self.suggest.as_deref().map(|text| context.expand(text)).filter(|text| !text.is_empty())
+        {
             Some(text) => {
                 let unusable = |error| {
                     Failure::new("the suggested recovery target cannot be used", error)
@@ -128,7 +129,8 @@ async fn say_window(context: &Context, window: &Window) {
                     context.sink.say(line).await;
                 }
                 for gap in gaps {
-                    let line = format!("{system}: GAP, {} segments are missing from {}", gap.segments, gap.first_missing);
+                    let line =
+                        format!("{system}: GAP, {} segments are missing from {}", gap.segments, gap.first_missing);
                     context.sink.say(line).await;
                 }
                 for warning in warnings {

@@ -53,20 +53,22 @@ impl VerifyBackups {
 
 fn look(window: &Window, found: &SystemWindow, rpo: Option<Duration>, now: DateTime<Utc>) -> Vec<Check> {
     let system = found.system();
-    let check =
-        |what: &str, passed: bool, detail: String| Check { name: format!("{system} {what}"), passed, detail };
+    let check = |what: &str, passed: bool, detail: String| Check { name: format!("{system} {what}"), passed, detail };
     match found {
         SystemWindow::Postgres { backups, coverage, warnings, .. } => {
             let mut checks = Vec::new();
             match backups.iter().max_by_key(|backup| backup.stopped) {
-                Some(newest) => checks.push(check("base backup", true, format!("{}, {}", newest.label, age(newest.stopped, now)))),
+                Some(newest) => {
+                    checks.push(check("base backup", true, format!("{}, {}", newest.label, age(newest.stopped, now))))
+                }
                 None => checks.push(check("base backup", false, "there is none".to_owned())),
             }
             // The plan for the end of the WAL refuses what cannot be reached: gaps, foreign archives, lost timelines.
             let latest = recovery::plan(window, system, &Wanted::new(crate::event::RecoveryTarget::Latest, true));
             match latest {
                 Ok(plan) => {
-                    let detail = format!("{} segments without a gap, to {}", plan.restore.segments.len(), plan.restore.end);
+                    let detail =
+                        format!("{} segments without a gap, to {}", plan.restore.segments.len(), plan.restore.end);
                     checks.push(check("WAL", true, detail));
                     let newest = coverage.iter().filter_map(|run| run.to_time).max();
                     checks.push(young(check, "WAL age", newest, rpo, now));

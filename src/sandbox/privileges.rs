@@ -10,7 +10,7 @@ use crate::process::Account;
 
 use super::error::SandboxError;
 use super::layout::Layout;
-use super::{program, record};
+use super::{install, program, record};
 
 /// What a command is about to do with the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,11 @@ pub fn drop_privileges(layout: &Layout, account: Option<&Account>, intent: Inten
     // Opened while root may still read it: the checkout may be closed to the account.
     let program = File::open(own_path()?).map_err(os("opening this program"))?;
     if intent == Intent::Build {
+        // Asked as root, so that the command that installs it is one for root.
+        let missing = install::missing();
+        if !missing.is_empty() {
+            return Err(SandboxError::Missing(missing));
+        }
         reach(layout, account)?;
         layout.claim(account.uid)?;
     }

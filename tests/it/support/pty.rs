@@ -31,7 +31,11 @@ impl Terminal {
         let pty = nix::pty::openpty(&size, None).expect("a pty");
         let clone = |fd: &OwnedFd| fd.try_clone().expect("a copy of the pty's end");
         command.stdin(clone(&pty.slave)).stdout(clone(&pty.slave)).stderr(clone(&pty.slave));
-        command.env("TERM", "xterm-256color").env("COLORTERM", "truecolor").env("LANG", "C.UTF-8").env_remove("NO_COLOR");
+        command
+            .env("TERM", "xterm-256color")
+            .env("COLORTERM", "truecolor")
+            .env("LANG", "C.UTF-8")
+            .env_remove("NO_COLOR");
         // SAFETY: both calls are async-signal-safe and touch no memory of ours.
         unsafe {
             command.pre_exec(|| {
