@@ -159,6 +159,12 @@ pub fn both(at: DateTime<Utc>, zone: FixedOffset) -> String {
     format!("{} {} ({utc} UTC)", moment(at, zone), offset(zone))
 }
 
+/// As [`both`], without the day: `10:02:31.482 +01:00 (09:02:31.482 UTC)`.
+pub fn both_today(at: DateTime<Utc>, zone: FixedOffset) -> String {
+    let text = both(at, zone);
+    text.splitn(3, ' ').nth(2).unwrap_or(&text).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +197,7 @@ mod tests {
         let at = "2026-11-21T09:02:31.482Z".parse().unwrap();
         let zone = FixedOffset::east_opt(3600).unwrap();
         assert_eq!(both(at, zone), "21 Nov 10:02:31.482 +01:00 (09:02:31.482 UTC)");
+        assert_eq!(both_today(at, zone), "10:02:31.482 +01:00 (09:02:31.482 UTC)");
         let far = FixedOffset::east_opt(-11 * 3600).unwrap();
         assert_eq!(both(at, far), "20 Nov 22:02:31.482 -11:00 (21 Nov 09:02:31.482 UTC)");
     }

@@ -64,6 +64,8 @@ pub enum Action {
     Accept,
     NextField,
     PreviousField,
+    // At home.
+    Replay,
     // Going away.
     Back,
     Leave,
@@ -93,6 +95,7 @@ pub enum Context {
     PointQuestion,
     StopQuestion,
     UndoQuestion,
+    AgainQuestion,
     Overlay,
     Output,
     Declare,
@@ -109,6 +112,10 @@ pub enum Context {
     /// A drill that goes on.
     Drive,
     View,
+    Home,
+    HomeRunbook,
+    HomeUnderWay,
+    HomePast,
 }
 
 impl Context {
@@ -120,7 +127,8 @@ impl Context {
             | Self::InterruptQuestion
             | Self::PointQuestion
             | Self::StopQuestion
-            | Self::UndoQuestion => "The question",
+            | Self::UndoQuestion
+            | Self::AgainQuestion => "The question",
             Self::Overlay => "This page",
             Self::Output => "The output",
             Self::Declare
@@ -136,6 +144,9 @@ impl Context {
             Self::Replay => "The replay",
             Self::Drive => "The drill",
             Self::View => "Looking",
+            Self::Home => "Here",
+            Self::HomeRunbook => "The runbook",
+            Self::HomeUnderWay | Self::HomePast => "The drill",
         }
     }
 }
@@ -250,6 +261,8 @@ pub static KEYMAP: &[Binding] = &[
     bind(C::StopQuestion, &[code(KeyCode::Esc), key('n')], A::Back, "back", 2),
     bind(C::UndoQuestion, &[key('y')], A::Yes, "undo it", 1),
     bind(C::UndoQuestion, &[code(KeyCode::Esc), key('n')], A::Back, "back", 2),
+    bind(C::AgainQuestion, &[key('y')], A::Yes, "do it again", 1),
+    bind(C::AgainQuestion, &[code(KeyCode::Esc), key('n')], A::Back, "back", 2),
     bind(C::Output, &[code(KeyCode::Esc), key('o')], A::Back, "back", 1),
     bind(C::Output, &[code(KeyCode::Up), key('k')], A::LineUp, "up", 2),
     bind(C::Output, &[code(KeyCode::Down), key('j')], A::LineDown, "down", 2),
@@ -304,7 +317,7 @@ pub static KEYMAP: &[Binding] = &[
     bind(C::Point, &[key('[')], A::PreviousMark, "previous backup, snapshot or end", 4),
     bind(C::Point, &[key(']')], A::NextMark, "next backup, snapshot or end", 4),
     bind(C::Point, &[key('+'), key('=')], A::ZoomIn, "zoom in", 3),
-    bind(C::Point, &[key('-')], A::ZoomOut, "zoom out", 3),
+    bind(C::Point, &[key('-')], A::ZoomOut, "out", 3),
     bind(C::Point, &[key('i')], A::Incident, "to the incident", 3),
     bind(C::Point, &[key('e')], A::TypeTarget, "type a target", 2),
     bind(C::Point, &[key('b')], A::Inclusive, "just before or just after", 3),
@@ -338,6 +351,17 @@ pub static KEYMAP: &[Binding] = &[
     bind(C::View, &[code(KeyCode::End), key('G')], A::Bottom, "newest output, and follow it", 0),
     bind(C::View, &[key('/')], A::Search, "search the output", 0),
     bind(C::View, &[key('t')], A::Theme, "next theme", 0),
+    bind(C::HomeRunbook, ENTER, A::Do, "run", 1),
+    bind(C::HomeUnderWay, ENTER, A::Do, "resume", 1),
+    bind(C::HomeUnderWay, &[key('r')], A::Replay, "replay", 2),
+    bind(C::HomePast, ENTER, A::Do, "report", 1),
+    bind(C::HomePast, &[key('r')], A::Replay, "replay", 2),
+    bind(C::Home, &[code(KeyCode::Up), key('k')], A::Up, "up", 3),
+    bind(C::Home, &[code(KeyCode::Down), key('j')], A::Down, "down", 3),
+    bind(C::Home, &[key('?')], A::Help, "help", 4),
+    bind(C::Home, &[key('q'), ctrl('c')], A::Leave, "quit", 4),
+    bind(C::Home, &[code(KeyCode::Tab)], A::NextWaiting, "next group", 5),
+    bind(C::Home, &[key('t')], A::Theme, "theme", 6),
     bind(C::View, &[key('?')], A::Help, "help", 10),
     bind(C::View, &[key('q')], A::Leave, "leave", 10),
 ];
@@ -348,6 +372,11 @@ pub fn find(contexts: &[Context], event: &KeyEvent) -> Option<Action> {
         let mut bindings = KEYMAP.iter().filter(|binding| binding.context == *context);
         bindings.find(|binding| binding.keys.iter().any(|key| key.matches(event))).map(|binding| binding.action)
     })
+}
+
+/// Whether a key is `^Z`, for screens that handle it before anything else.
+pub fn is_suspend(event: &KeyEvent) -> bool {
+    find(&[Context::Always], event) == Some(Action::Suspend)
 }
 
 /// The bindings of the contexts with the keys that reach them: a key that a more specific context takes is left out, and

@@ -1,12 +1,16 @@
 //! The terminal user interface: a stream of envelopes in, a sink of commands out.
 //!
-//! [`run_drill`] shows one drill, live or replayed. It takes a [`Session`]: what runs behind it, it cannot tell.
+//! [`run_drill`] shows one drill, live or replayed; [`home::run`] the screen that `lifeboat` without words opens;
+//! [`plain::run`] is the same drill as lines of text. They take a [`Session`] or a plain model: what runs behind them they
+//! cannot tell.
 
 mod app;
 pub mod format;
+pub mod home;
 mod keymap;
 mod markdown;
 mod picker;
+pub mod plain;
 mod run;
 mod session;
 pub mod terminal;

@@ -6,3 +6,4 @@ mod redis;
 mod report;
 mod sandbox;
 mod support;
+mod tui;

@@ -62,6 +62,7 @@ impl App {
                 _ => self.notice = Some("the step asks nothing any more".to_owned()),
             },
             Question::Undo { step } => effects.push(Effect::Send(Command::Undo { step: self.id(step) })),
+            Question::Again { step } => effects.push(Effect::Send(Command::Retry { step: self.id(step) })),
             Question::Leave | Question::Interrupt => {}
         }
     }
@@ -80,6 +81,9 @@ impl App {
             (Action::Retry, Some(Ask::AfterFailure { .. } | Ask::InDoubt { .. })) if !self.is_sent() => {
                 self.send_answer(step, Answer::Retry, effects);
             }
+            (Action::Retry, None) if self.ended_well(step) => {
+                self.overlays.push(Overlay::Question(Question::Again { step }));
+            }
             (Action::Retry, None) => effects.push(Effect::Send(Command::Retry { step: self.id(step) })),
             (Action::Skip, _) => self.open(Entry::reason(Purpose::Skip { step })),
             (Action::Undo, _) => self.overlays.push(Overlay::Question(Question::Undo { step })),
@@ -92,6 +96,7 @@ impl App {
         let title = &self.state.runbook.steps[step].title;
         let word = self.state.steps[step].status.word();
         match action {
+            _ if self.state.declared.is_none() => "nothing has begun: Enter declares".to_owned(),
             Action::Undo if self.state.runbook.steps[step].undo.is_none() => format!("`{title}` has no way back"),
             Action::Undo => format!("`{title}` is {word}: there is nothing to undo"),
             Action::Retry => format!("`{title}` is {word}: there is nothing to retry"),

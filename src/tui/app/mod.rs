@@ -76,6 +76,7 @@ pub enum Question {
     Point,
     Stop { step: usize },
     Undo { step: usize },
+    Again { step: usize },
 }
 
 /// The drill screen. [`App::update`] is the only way in, [`App::draw`] the only way out.
@@ -255,7 +256,7 @@ impl App {
         let state = &self.state;
         self.overlays.retain(|overlay| match overlay {
             Overlay::Typing(entry) => entry.purpose.holds(state),
-            Overlay::Question(Question::Stop { .. } | Question::Undo { .. }) => !over,
+            Overlay::Question(Question::Stop { .. } | Question::Undo { .. } | Question::Again { .. }) => !over,
             Overlay::Question(Question::Point) => {
                 matches!(state.ask_of(shown), Some(Ask::RecoveryPoint { .. }))
             }
@@ -308,6 +309,7 @@ impl App {
                 Question::Point => Context::PointQuestion,
                 Question::Stop { .. } => Context::StopQuestion,
                 Question::Undo { .. } => Context::UndoQuestion,
+                Question::Again { .. } => Context::AgainQuestion,
             }),
             Some(Overlay::Output) => contexts.extend([Context::Output, Context::View]),
             Some(_) => contexts.push(Context::Overlay),
@@ -355,7 +357,11 @@ impl App {
         let Some(state) = self.state.steps.get(shown) else { return true };
         let step = &self.state.runbook.steps[shown];
         match action {
-            Action::Retry => matches!(state.status, StepStatus::Failed | StepStatus::Undone | StepStatus::InDoubt),
+            Action::Retry | Action::Undo | Action::Skip if self.state.declared.is_none() => false,
+            Action::Retry => {
+                !matches!(state.status, StepStatus::Pending | StepStatus::Gated | StepStatus::Running)
+                    || matches!(self.ask(), Some(Ask::AfterFailure { .. } | Ask::InDoubt { .. }))
+            }
             Action::Undo => step.undo.is_some() && matches!(state.status, StepStatus::Passed | StepStatus::Failed),
             Action::Skip => !matches!(
                 state.status,
@@ -366,6 +372,11 @@ impl App {
         }
     }
 
+    /// Whether doing a step again opens it, and what came after it, once more.
+    pub(super) fn ended_well(&self, step: usize) -> bool {
+        self.state.steps.get(step).is_some_and(|step| step.status.lets_pass())
+    }
+
     /// What a key does, in the words of the moment.
     pub(super) fn label(&self, binding: &keymap::Binding) -> String {
         match binding.action {
@@ -374,6 +385,7 @@ impl App {
                 crate::event::Pace::Flowing => "step by step".to_owned(),
                 crate::event::Pace::StepByStep => "let it flow".to_owned(),
             },
+            Action::Retry if self.ended_well(self.shown()) => "again".to_owned(),
             Action::PlayPause if self.player.is_some_and(|player| player.playing) => "pause".to_owned(),
             Action::PlayPause => "play".to_owned(),
             Action::Leave if self.live() && binding.context == Context::View => self.options.leave_text.clone(),

@@ -20,7 +20,7 @@ pub(super) struct Card<'a> {
 
 impl<'a> Card<'a> {
     pub(super) fn new(app: &'a App, edge: Style, columns: usize) -> Self {
-        Self { app, edge, columns, rows: Vec::new() }
+        Self { app, edge: edge_of(edge), columns, rows: Vec::new() }
     }
 
     /// A paragraph.
@@ -61,6 +61,11 @@ impl<'a> Card<'a> {
     pub(super) fn rows(self) -> Vec<Line<'static>> {
         self.rows
     }
+}
+
+/// The colour of an edge; weight and underline are for words.
+fn edge_of(style: Style) -> Style {
+    Style { fg: style.fg, ..Style::new() }
 }
 
 /// The card of what a step asks. The recovery point has a pane of its own.
@@ -125,7 +130,7 @@ pub(super) fn rows(app: &App, step: &Step, ask: &Ask, columns: usize) -> Vec<Lin
         Ask::RecoveryPoint { .. } => {}
         Ask::AfterFailure { failure } => return self::failure(app, step, failure, columns),
         Ask::InDoubt { why } => {
-            card.edge = theme.bad;
+            card.edge = edge_of(theme.bad);
             card.line(
                 vec![
                     Span::styled("▲ In doubt. ", theme.bad),

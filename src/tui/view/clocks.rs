@@ -11,7 +11,7 @@ use crate::drill::Rpo;
 
 use super::super::app::App;
 use super::super::format;
-use super::super::text::{span, spread, wrap};
+use super::super::text::{line_width, span, spread, width, wrap};
 use super::{bar, digits, put};
 
 /// What the RTO says, and how it looks.
@@ -65,7 +65,9 @@ fn forecast(app: &App) -> Option<(String, Option<(String, Style)>)> {
     let forecast = app.state.forecast(app.now)?;
     let mut text = format!("forecast {}", format::hms(forecast.rto));
     if forecast.unknown_steps > 0 {
-        text.push_str(&format!(" + {} unknown", forecast.unknown_steps));
+        // Steps that were never timed count as nothing.
+        let word = if forecast.unknown_steps == 1 { "step" } else { "steps" };
+        text.push_str(&format!(" + {} {word}", forecast.unknown_steps));
     }
     let verdict = app.state.rto_target().map(|target| match app.state.decide_by(app.now) {
         _ if forecast.rto > target => {
@@ -101,7 +103,13 @@ pub(super) fn column(app: &App, area: Rect, buffer: &mut Buffer) {
         put([Line::from(Span::styled(look.text, look.style))], Rect { y, height: 1, ..area }, buffer);
         y += 1;
     }
-    let rest = Rect { y, height: area.bottom().saturating_sub(y), ..area };
+    let mut rest = Rect { y, height: area.bottom().saturating_sub(y), ..area };
+    if let Some(rows) = player(app, columns)
+        && rest.height > 12
+    {
+        rest.height -= 3;
+        put(rows, Rect { y: rest.bottom() + 1, height: 2, ..area }, buffer);
+    }
     put(below(app, columns, usize::from(rest.height)), rest, buffer);
 }
 
@@ -156,6 +164,26 @@ fn below(app: &App, columns: usize, height: usize) -> Vec<Line<'static>> {
     }
     rows.extend(notes(app, columns, height.saturating_sub(rows.len())));
     rows
+}
+
+/// Where a replay is: a bar and its figures.
+fn player(app: &App, columns: usize) -> Option<Vec<Line<'static>>> {
+    let theme = app.theme();
+    let status = app.player?;
+    let part = status.position.as_secs_f64() / status.length.as_secs_f64().max(0.001);
+    let (left, right) = player_words(app)?;
+    Some(vec![
+        Line::from(bar(part, columns, None, theme.accent, theme.rule)),
+        spread(vec![span(left, theme.base)], vec![span(right, theme.muted)], columns),
+    ])
+}
+
+/// `▶ replay 03:20 of 06:40`, `×2`
+fn player_words(app: &App) -> Option<(String, String)> {
+    let status = app.player?;
+    let mark = if status.playing { "▶" } else { "■" };
+    let (at, of) = (format::short(status.position), format::short(status.length));
+    Some((format!("{mark} replay {at} of {of}"), format!("×{}", status.speed)))
 }
 
 /// ✓, ✗ or nothing yet.
@@ -236,20 +264,33 @@ pub(super) fn row(app: &App, area: Rect, buffer: &mut Buffer) {
     put([spread(left, right, columns)], area, buffer);
 }
 
-/// The compact layout's second row: RPO a system, machine and human time.
+/// The compact layout's second row: RPO a system, and machine and human time where they still fit.
 pub(super) fn second_row(app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme();
+    let columns = usize::from(area.width);
     let mut left = vec![Span::styled("RPO ", theme.muted)];
-    for rpo in app.state.rpos() {
+    for (index, rpo) in app.state.rpos().iter().enumerate() {
         let found = rpo.seconds.map_or_else(|| "–".to_owned(), format::seconds);
-        let target = rpo.target.map(|target| format!(" / {}", format::words(target))).unwrap_or_default();
-        left.push(span(format!("{} ", rpo.system), theme.muted));
+        let target = rpo.target.map(|target| format!(" of {}", format::words(target))).unwrap_or_default();
+        left.push(span(format!("{}{} ", if index > 0 { "   " } else { "" }, rpo.system), theme.muted));
         left.push(span(found, theme.base));
-        left.push(span(format!("{target} "), theme.muted));
-        left.push(met(app, &rpo));
-        left.push(Span::raw("   "));
+        left.push(span(target, theme.muted));
+        if rpo.met().is_some() {
+            left.push(Span::raw(" "));
+            left.push(met(app, rpo));
+        }
     }
     let split = app.state.split(app.now);
-    let shares = format!("machine {} · you {}", format::short(split.machine), format::short(split.human));
-    put([spread(left, vec![span(shares, theme.muted)], usize::from(area.width))], area, buffer);
+    if let Some((place, speed)) = player_words(app) {
+        let right = vec![span(format!("{place} {speed}"), theme.accent)];
+        put([spread(left, right, columns)], area, buffer);
+        return;
+    }
+    let shares = [
+        format!("machine {} · you {}", format::short(split.machine), format::short(split.human)),
+        format!("you {}", format::short(split.human)),
+    ];
+    let room = columns.saturating_sub(line_width(&left) + 2);
+    let share = shares.into_iter().find(|share| width(share) <= room).unwrap_or_default();
+    put([spread(left, vec![span(share, theme.muted)], columns)], area, buffer);
 }

@@ -21,20 +21,36 @@ const COLON: [u8; 5] = [0b0, 0b1, 0b0, 0b1, 0b0];
 
 /// A clock such as `00:07:41` as big as fits into `columns` and a pane of `height` rows; `None` when only plain text fits.
 pub(super) fn rows(text: &str, style: Style, columns: usize, height: usize, ascii: bool) -> Option<Vec<Line<'static>>> {
-    // A pixel's columns on the left, in the middle and on the right of a digit, and whether two rows share a cell.
-    let sizes: [([usize; 3], bool); 3] = [([2, 1, 2], false), ([1, 2, 1], true), ([1, 1, 1], true)];
-    let (widths, halved) = sizes
-        .into_iter()
-        .filter(|(_, halved)| if *halved { !ascii && height >= 24 } else { height >= 36 })
-        .find(|(widths, _)| cells(text, *widths) <= columns)?;
+    let size = SIZES.iter().filter(|size| height >= size.pane).find(|size| cells(text, size.columns) <= columns)?;
+    if ascii && size.rows[1] == 1 {
+        return None;
+    }
+    // Without half blocks a pixel is a whole cell, and five rows are enough.
+    let heights = if ascii { [1; 5] } else { size.rows };
     let style = Style { add_modifier: style.add_modifier - Modifier::UNDERLINED, ..style };
-    let pixels: Vec<String> = (0..5).map(|row| pixel_row(text, row, widths)).collect();
-    let rows = match halved {
-        false => pixels.iter().map(|row| row.replace('#', if ascii { "#" } else { "█" })).collect(),
-        true => pixels.chunks(2).map(|pair| halves(&pair[0], pair.get(1))).collect::<Vec<_>>(),
+    let pixels: Vec<String> =
+        (0..5).flat_map(|row| std::iter::repeat_n(pixel_row(text, row, size.columns), heights[row])).collect();
+    let rows: Vec<String> = match ascii {
+        true => pixels,
+        false => pixels.chunks(2).map(|pair| halves(&pair[0], pair.get(1))).collect(),
     };
     Some(rows.into_iter().map(|row| Line::from(Span::styled(row, style))).collect())
 }
+
+struct Size {
+    /// Cells of a pixel on the left, in the middle and on the right of a digit.
+    columns: [usize; 3],
+    /// Half rows of each row of pixels.
+    rows: [usize; 5],
+    /// The least height of the pane.
+    pane: usize,
+}
+
+const SIZES: [Size; 3] = [
+    Size { columns: [1, 3, 1], rows: [1, 3, 1, 3, 1], pane: 36 },
+    Size { columns: [1, 2, 1], rows: [1; 5], pane: 24 },
+    Size { columns: [1, 1, 1], rows: [1; 5], pane: 24 },
+];
 
 fn cells(text: &str, widths: [usize; 3]) -> usize {
     text.chars().map(|c| if c == ':' { 1 } else { widths.iter().sum() }).sum::<usize>() + text.len() - 1

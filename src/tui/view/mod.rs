@@ -3,6 +3,7 @@
 mod card;
 mod clocks;
 mod digits;
+mod home;
 mod output;
 pub(super) mod overlay;
 mod picker;
@@ -100,10 +101,10 @@ impl App {
         top::keys(self, foot, buffer);
     }
 
-    /// The step, or what lies on top of it; `whole` is the most that an overlay may cover.
+    /// The step, or what lies on top of it; `whole` is what output may cover.
     fn middle(&self, area: Rect, whole: Rect, buffer: &mut Buffer) {
         step::draw(self, area, buffer);
-        overlay::draw(self, whole, buffer);
+        overlay::draw(self, area, whole, buffer);
     }
 }
 
@@ -178,17 +179,17 @@ fn cap(theme: &Theme, name: &str) -> Span<'static> {
 /// The sign of a step and its style.
 fn sign(theme: &Theme, status: &StepStatus, waits: bool) -> (&'static str, Style) {
     match status {
+        StepStatus::Failed => ("✗", theme.bad),
+        StepStatus::InDoubt => ("▲", theme.bad),
         _ if waits => ("▶", theme.accent),
         StepStatus::Pending => ("·", theme.muted),
         StepStatus::Gated => ("▶", theme.accent),
         StepStatus::Running => ("◐", theme.accent),
         StepStatus::Retrying { .. } => ("▲", theme.warn),
         StepStatus::Passed => ("✓", theme.good),
-        StepStatus::Failed => ("✗", theme.bad),
         StepStatus::Skipped { .. } => ("○", theme.warn),
         StepStatus::NotNeeded { .. } => ("○", theme.muted),
         StepStatus::Undone => ("○", theme.warn),
-        StepStatus::InDoubt => ("▲", theme.bad),
     }
 }
 

@@ -14,19 +14,20 @@ use super::{clear, output, put, step};
 /// The widest a page of text is.
 const WIDEST: u16 = 96;
 
-pub(super) fn draw(app: &App, whole: Rect, buffer: &mut Buffer) {
+/// Draws what is uppermost: output over all of `whole`, anything else within `area`, the middle.
+pub(super) fn draw(app: &App, area: Rect, whole: Rect, buffer: &mut Buffer) {
     let Some(overlay) = app.overlays.last() else { return };
     match overlay {
         Overlay::Output => {
             clear(app.theme(), whole, buffer);
             output::full(app, super::shrink(whole, 1, 1), buffer);
         }
-        Overlay::Typing(entry) => dialog(app, whole, entry, buffer),
-        Overlay::Question(question) => self::question(app, whole, *question, buffer),
-        Overlay::Help { scroll } => page(app, whole, "Keys", help(app, inner(whole)), *scroll, buffer),
-        Overlay::Contacts => page(app, whole, "Contacts", contacts(app, inner(whole)), 0, buffer),
-        Overlay::Facts { scroll } => page(app, whole, "Values of this step", facts(app, inner(whole)), *scroll, buffer),
-        Overlay::Notes { scroll } => page(app, whole, "Notes and findings", notes(app, inner(whole)), *scroll, buffer),
+        Overlay::Typing(entry) => dialog(app, area, entry, buffer),
+        Overlay::Question(question) => self::question(app, area, *question, buffer),
+        Overlay::Help { scroll } => page(app, area, "Keys", help(app, inner(area)), *scroll, buffer),
+        Overlay::Contacts => page(app, area, "Contacts", contacts(app, inner(area)), 0, buffer),
+        Overlay::Facts { scroll } => page(app, area, "Values of this step", facts(app, inner(area)), *scroll, buffer),
+        Overlay::Notes { scroll } => page(app, area, "Notes and findings", notes(app, inner(area)), *scroll, buffer),
     }
 }
 
@@ -57,12 +58,17 @@ fn centred(whole: Rect, width: u16, height: u16) -> Rect {
     Rect { x: whole.x + (whole.width - width) / 2, y: whole.y + (whole.height - height) / 3, width, height }
 }
 
+/// Clears the rows that something on top takes, from edge to edge, so that no slivers of words stand beside it.
+fn clear_band(app: &App, whole: Rect, area: Rect, buffer: &mut Buffer) {
+    clear(app.theme(), Rect { x: whole.x, width: whole.width, ..area }, buffer);
+}
+
 /// A page of text that scrolls.
 fn page(app: &App, whole: Rect, title: &str, rows: Vec<Line<'static>>, scroll: usize, buffer: &mut Buffer) {
     let theme = app.theme();
     let height = u16::try_from(rows.len() + 2).unwrap_or(u16::MAX);
     let area = centred(whole, WIDEST, height.max(5));
-    clear(theme, area, buffer);
+    clear_band(app, whole, area, buffer);
     let room = frame(area, title, theme.rule, theme.strong, buffer);
     let visible = usize::from(room.height);
     let last = rows.len().saturating_sub(visible);
@@ -248,6 +254,10 @@ fn notes(app: &App, columns: usize) -> Vec<Line<'static>> {
 fn dialog(app: &App, whole: Rect, entry: &Entry, buffer: &mut Buffer) {
     let theme = app.theme();
     let danger = matches!(entry.purpose, Purpose::TypeName { .. });
+    // The frame of what destroys and that of its dialog would cut through each other.
+    if danger && whole.height > 12 {
+        clear(app.theme(), Rect { y: whole.y + 2, height: whole.height - 2, ..whole }, buffer);
+    }
     let columns = usize::from(whole.width.min(76).saturating_sub(4));
     let (title, words) = purpose(app, &entry.purpose);
     let mut rows: Vec<Line<'static>> = Vec::new();
@@ -373,6 +383,10 @@ fn question(app: &App, whole: Rect, question: Question, buffer: &mut Buffer) {
         Question::Stop { step } => {
             ("Stop?".to_owned(), format!("The drill ends as failed at {}; it cannot be continued.", title(step)))
         }
+        Question::Again { step } => (
+            "Again?".to_owned(),
+            format!("{} is done again, and so is every step after it that has begun.", title(step)),
+        ),
         Question::Undo { step } => ("Undo?".to_owned(), format!("The way back of {} runs now.", title(step))),
     };
     let columns = usize::from(whole.width.min(76).saturating_sub(4));
@@ -403,7 +417,7 @@ fn boxed(
     let roomy = whole.height > 8;
     let height = u16::try_from(rows.len() + if roomy { 4 } else { 2 }).unwrap_or(u16::MAX);
     let area = centred(whole, 76, height);
-    clear(app.theme(), area, buffer);
+    clear_band(app, whole, area, buffer);
     let mut room = frame(area, title, edge, strong, buffer);
     if roomy && room.height > 2 {
         room.y += 1;

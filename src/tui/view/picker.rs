@@ -62,7 +62,11 @@ fn target_words(app: &App, view: &Picker) -> String {
     let side = if view.inclusive { "just after" } else { "just before" };
     match &view.target {
         RecoveryTarget::Latest => "the end of the WAL".to_owned(),
-        RecoveryTarget::Time { time } => format!("{side} {}", format::both(*time, app.options.zone)),
+        RecoveryTarget::Time { time } => {
+            let zone = app.options.zone;
+            let today = time.with_timezone(&zone).date_naive() == app.wall.with_timezone(&zone).date_naive();
+            format!("{side} {}", if today { format::both_today(*time, zone) } else { format::both(*time, zone) })
+        }
         RecoveryTarget::Lsn { lsn } => format!("{side} LSN {lsn}"),
         RecoveryTarget::Xid { xid } => format!("{side} transaction {xid}"),
         RecoveryTarget::RestorePoint { name } => format!("the restore point {name}"),
@@ -77,9 +81,9 @@ fn meaning(app: &App, view: &Picker, columns: usize) -> Vec<Line<'static>> {
         Ok(preview) => {
             let mut card = Card::new(app, theme.accent, columns);
             card.key("Enter", &format!("recover to {what}"), theme.strong);
-            let mut rows = card.rows();
+            let mut rows = price(app, preview, columns);
             rows.push(Line::default());
-            rows.extend(price(app, preview, columns));
+            rows.extend(card.rows());
             rows
         }
         Err(failure) => {
@@ -176,6 +180,23 @@ impl Plot<'_> {
         }
     }
 
+    /// As [`Self::beside`]; without room there, the text interrupts the line that ends at the moment.
+    fn beside_or_on(&self, row: &mut Cells, at: DateTime<Utc>, text: &str, style: Style) {
+        let before = row.clone();
+        self.beside(row, at, text, style);
+        let column = usize::try_from(self.column(at).max(0)).unwrap_or(0).min(self.columns - 1);
+        let long = text.chars().count() + 2;
+        let cursor = self.inside(self.view.at);
+        if *row != before || cursor.is_some_and(|cursor| (column.saturating_sub(long + 2)..=column).contains(&cursor)) {
+            return;
+        }
+        if let Some(start) = column.checked_sub(long + 1) {
+            for (cell, symbol) in row[start..].iter_mut().zip(format!(" {text} ").chars()) {
+                *cell = (symbol, style);
+            }
+        }
+    }
+
     /// A row with its name; the cursor's line goes through every empty cell.
     fn row(&self, name: &str, mut cells: Cells) -> Line<'static> {
         let theme = self.app.theme();
@@ -195,17 +216,22 @@ impl Plot<'_> {
         Line::from(spans)
     }
 
-    /// The name of a system, above its rows.
-    fn heading(&self, system: &str) -> Line<'static> {
-        let theme = self.app.theme();
+    /// The name of a system, above its rows, when there are more of them than one of a kind.
+    fn heading(&self, system: &str) -> Option<Line<'static>> {
+        let kinds: Vec<_> = self.view.window.systems.iter().map(std::mem::discriminant).collect();
+        let alone = kinds.iter().enumerate().all(|(index, kind)| !kinds[..index].contains(kind));
+        if alone {
+            return None;
+        }
         let mut line = self.row("", self.blank());
         let name = super::super::text::fit(system, NAME + self.columns);
-        if let Some(rest) = NAME.checked_sub(width(&name)) {
-            line.spans[0] = span(name, theme.base);
-            line.spans[1] = Span::raw(" ".repeat(rest));
-            return line;
+        match NAME.checked_sub(width(&name)) {
+            Some(rest) => {
+                line.spans[..2].clone_from_slice(&[span(name, self.app.theme().base), Span::raw(" ".repeat(rest))])
+            }
+            None => line = Line::from(span(name, self.app.theme().base)),
         }
-        Line::from(span(name, theme.base))
+        Some(line)
     }
 
     /// Times along the top, in the operator's zone.
@@ -262,8 +288,8 @@ impl Plot<'_> {
                         format!("{}, {}", format::minute(newest.stopped, zone), format::bytes(newest.stored_bytes));
                     self.beside(&mut row, newest.stopped, &text, theme.base);
                 }
-                rows.push(self.heading(system));
-                rows.push(self.row("  base", row));
+                rows.extend(self.heading(system));
+                rows.push(self.row("base", row));
                 let mut row = self.blank();
                 let runs: Vec<_> =
                     coverage.iter().filter_map(|run| Some((run.from_time?, run.to_time?, run))).collect();
@@ -282,16 +308,16 @@ impl Plot<'_> {
                     };
                     let style = if gaps.is_empty() { theme.base } else { theme.bad };
                     let text = format!("{} timeline {}, {holes}", format::clock(*to, zone), run.timeline);
-                    self.beside(&mut row, *to, &text, style);
+                    self.beside_or_on(&mut row, *to, &text, style);
                 }
-                rows.push(self.row("  WAL", row));
+                rows.push(self.row("WAL", row));
                 if !restore_points.is_empty() {
                     let mut row = self.blank();
                     for point in restore_points {
                         self.mark(&mut row, point.at, '○', theme.accent);
                         self.beside(&mut row, point.at, &super::super::text::fit(&point.name, 24), theme.base);
                     }
-                    rows.push(self.row("  points", row));
+                    rows.push(self.row("points", row));
                 }
             }
             SystemWindow::Redis { system, snapshots, .. } => {
@@ -303,8 +329,8 @@ impl Plot<'_> {
                     let text = format!("{} RDB, {} keys", format::clock(newest.at, zone), format::count(newest.keys));
                     self.beside(&mut row, newest.at, &text, theme.base);
                 }
-                rows.push(self.heading(system));
-                rows.push(self.row("  RDB", row));
+                rows.extend(self.heading(system));
+                rows.push(self.row("redis", row));
             }
         }
         rows

@@ -13,7 +13,7 @@ use super::{clocks, overlay, put, sign, top};
 
 pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     if matches!(app.overlays.last(), Some(Overlay::Typing(_) | Overlay::Question(_))) {
-        overlay::draw(app, area, buffer);
+        overlay::draw(app, area, area, buffer);
         return;
     }
     let theme = app.theme();
@@ -56,7 +56,7 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     rows.push(fit_line(Line::from(keys), columns));
     put(rows, area, buffer);
     if !app.overlays.is_empty() {
-        overlay::draw(app, area, buffer);
+        overlay::draw(app, area, area, buffer);
     }
 }
 

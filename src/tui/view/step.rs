@@ -38,10 +38,18 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     if let Some(Ask::RecoveryPoint { .. }) = state.ask.as_deref_ask()
         && let Some(view) = app.picker.as_ref().filter(|view| view.step == shown)
     {
-        let room = usize::from(area.height).saturating_sub(rows.len());
         let point = picker::rows(app, view, columns);
-        rows.extend(text_rows(app, step, columns, room.saturating_sub(point.len() + 1)));
-        rows.push(Line::default());
+        let mut room = usize::from(area.height).saturating_sub(rows.len() + point.len());
+        if room == 0 {
+            // Every row counts: what kind of step it is and the empty row below give way.
+            rows.truncate(rows.len() - 2);
+            room = usize::from(area.height).saturating_sub(rows.len() + point.len());
+        }
+        let text = text_rows(app, step, columns, room.saturating_sub(1));
+        if !text.is_empty() {
+            rows.extend(text);
+            rows.push(Line::default());
+        }
         rows.extend(point);
         put(rows, area, buffer);
         return;
@@ -153,7 +161,12 @@ fn head(app: &App, step: &Step, state: &StepState, columns: usize) -> Vec<Line<'
 /// `waiting for you 00:42`, `running 02:34`, `passed in 01:50`.
 pub(super) fn doing(app: &App, state: &StepState) -> String {
     if let Some(pending) = &state.ask {
-        return format!("waiting for you {}", format::short(app.now.saturating_sub(pending.since.elapsed)));
+        let wait = format::short(app.now.saturating_sub(pending.since.elapsed));
+        return match state.status {
+            StepStatus::Failed => format!("failed · waiting for you {wait}"),
+            StepStatus::InDoubt => format!("in doubt · waiting for you {wait}"),
+            _ => format!("waiting for you {wait}"),
+        };
     }
     let took = state.duration(app.now).map(format::short).unwrap_or_default();
     match &state.status {
@@ -171,13 +184,13 @@ fn text_rows(app: &App, step: &Step, columns: usize, room: usize) -> Vec<Line<'s
     let theme = app.theme();
     let Some(text) = step.text.as_deref().filter(|text| !text.trim().is_empty()) else { return Vec::new() };
     let mut rows = markdown::rows(&app.state.expand(text), theme, columns.min(88));
+    if rows.len() > room && room < 2 {
+        return Vec::new();
+    }
     if rows.len() > room {
         rows.truncate(room.saturating_sub(1));
-        if room > 0 {
-            let more =
-                vec![Span::styled("… ", theme.muted), super::cap(theme, "v"), Span::styled(" all of it", theme.muted)];
-            rows.push(Line::from(more));
-        }
+        let all = Span::styled(" all of it", theme.muted);
+        rows.push(Line::from(vec![Span::styled("… ", theme.muted), super::cap(theme, "v"), all]));
     }
     rows
 }
@@ -194,7 +207,9 @@ fn body(app: &App, step: &Step, state: &StepState, columns: usize) -> Vec<Line<'
     }
     match &state.status {
         StepStatus::Running if state.ask.is_none() => {
-            rows.extend(state.progress.iter().flat_map(|lane| lane_rows(app, lane, columns)));
+            for lane in &state.progress {
+                rows.extend(lane_rows(app, lane, columns));
+            }
             rows.extend(silence(app, step, state));
         }
         StepStatus::Retrying { due } => {
@@ -351,7 +366,8 @@ fn before(app: &App, columns: usize, height: usize) -> Vec<Line<'static>> {
     rows.push(spread(vec![span(facts.join(" · "), theme.muted)], Vec::new(), columns));
     rows.push(Line::default());
     let mut systems = Vec::new();
-    for (role, system) in &app.state.opening.systems {
+    let bound = &app.state.opening.systems;
+    for (role, system) in runbook.systems.keys().filter_map(|role| Some((role, bound.get(role)?))) {
         let left = format!("{role:<8} {} ({}, {})  {}", system.name, system.kind, system.environment, system.address);
         systems.push(spread(vec![span(left, theme.base)], Vec::new(), columns));
     }

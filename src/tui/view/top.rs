@@ -70,7 +70,14 @@ pub(super) fn keys(app: &App, area: Rect, buffer: &mut Buffer) {
     }
     let mut shown = bar(app);
     let right = shown.iter().position(|key| key.action == Action::Leave && key.general).map(|at| shown.remove(at));
-    let right = right.map(|key| key.spans(app)).unwrap_or_default();
+    let right = right.map(|mut key| {
+        // The whole truth stands in the question that comes; where it would push the other keys out, a word must do.
+        if width(&key.label) > columns * 2 / 5 {
+            key.label = "leave".to_owned();
+        }
+        key.spans(app)
+    });
+    let right = right.unwrap_or_default();
     let mut room = columns.saturating_sub(line_width(&right) + 2);
     let mut left: Vec<(usize, Vec<Span<'static>>)> = Vec::new();
     // By need, as long as they fit; drawn in the order of the keymap.

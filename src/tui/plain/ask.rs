@@ -1,0 +1,160 @@
+//! Questions as lines, each with the words that answer it.
+
+use chrono::FixedOffset;
+
+use crate::drill::DrillState;
+use crate::event::{Ask, InputKind, SystemWindow, Window};
+
+use super::super::format;
+use super::super::markdown;
+use super::super::picker::Picker;
+use super::super::theme::Theme;
+use super::printer::{failure_lines, title};
+
+/// The step's text and its question.
+pub(super) fn lines(state: &DrillState, step: usize, zone: FixedOffset) -> Vec<String> {
+    let mut lines = vec![String::new(), format!("▶ {}", title(state, &state.runbook.steps[step].id))];
+    lines.extend(text(state, step));
+    if let Some(ask) = state.ask_of(step) {
+        lines.extend(question(state, step, ask, zone));
+    }
+    lines
+}
+
+/// The step's Markdown without marks.
+pub(super) fn text(state: &DrillState, step: usize) -> Vec<String> {
+    let text = state.runbook.steps[step].text.as_deref().unwrap_or_default();
+    let rows = markdown::rows(&state.expand(text), &Theme::plain(), 78);
+    rows.iter()
+        .map(|row| format!("  {}", row.spans.iter().map(|span| span.content.as_ref()).collect::<String>()))
+        .collect()
+}
+
+fn question(state: &DrillState, step: usize, ask: &Ask, zone: FixedOffset) -> Vec<String> {
+    let name = title(state, &state.runbook.steps[step].id);
+    match ask {
+        Ask::Go { sentence } => vec![format!("  yes = {sentence}"), "  or: skip REASON, help".to_owned()],
+        Ask::Confirm { sentence } => {
+            vec![format!("  {sentence}"), "  Type yes if it is so, or no REASON. Or: skip REASON, help".to_owned()]
+        }
+        Ask::TypeName { name, sentence, loss } => vec![
+            "  ▲ THIS DESTROYS.".to_owned(),
+            format!("  {sentence}"),
+            format!("  What will be lost: {loss}"),
+            format!("  To go on, type the name: {name}"),
+            "  Or: skip REASON, help".to_owned(),
+        ],
+        Ask::Input { prompt, default, input, .. } => {
+            let mut lines = vec![format!("  {prompt}")];
+            match input {
+                InputKind::Time => lines.push("  A time with its offset, like 2026-11-21T10:02:31+01:00.".to_owned()),
+                InputKind::Number => lines.push("  A number.".to_owned()),
+                InputKind::Text => {}
+            }
+            lines.extend(default.as_ref().map(|default| format!("  Enter alone takes: {default}")));
+            lines.push(
+                "  What you type is the answer; a command begins with a slash here: /skip REASON, /help".to_owned(),
+            );
+            lines
+        }
+        Ask::Choose { prompt, options, default } => {
+            let mut lines = vec![format!("  {prompt}")];
+            for (index, option) in options.iter().enumerate() {
+                let detail = option.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+                let preset = if default.as_ref() == Some(&option.value) { ", suggested" } else { "" };
+                lines.push(format!("  {} = {}{detail}{preset}", index + 1, option.label));
+            }
+            lines.push("  Type a number. Or: skip REASON, help".to_owned());
+            lines
+        }
+        Ask::RecoveryPoint { window, .. } => self::window(window, zone),
+        Ask::AfterFailure { failure } => {
+            // The whole of it was said when it failed; here only the words that name it.
+            let words = failure_lines(&name, failure, "").into_iter().take(1);
+            let mut lines: Vec<String> = words.map(|line| format!("  {line}")).collect();
+            lines.push(
+                "  Type retry, skip REASON, undo, or stop (the drill ends as failed). Or: output, contacts, help"
+                    .to_owned(),
+            );
+            lines
+        }
+        Ask::InDoubt { why } => vec![
+            "  ▲ In doubt: it was started, and no outcome was written down.".to_owned(),
+            format!("  {why}"),
+            "  Type repeat, done REASON, skip REASON, or stop (the drill ends as failed)".to_owned(),
+        ],
+    }
+}
+
+fn window(window: &Window, zone: FixedOffset) -> Vec<String> {
+    let mut lines = Vec::new();
+    for system in &window.systems {
+        match system {
+            SystemWindow::Postgres { system, backups, coverage, gaps, restore_points, warnings, .. } => {
+                for backup in backups {
+                    lines.push(format!("  {system}: base backup of {}", format::both(backup.stopped, zone)));
+                }
+                for run in coverage {
+                    let end = run.to_time.map_or_else(|| run.last_segment.clone(), |to| format::both(to, zone));
+                    lines.push(format!("  {system}: WAL to {end}, timeline {}", run.timeline));
+                }
+                for gap in gaps {
+                    lines.push(format!(
+                        "  ▲ {system}: WAL is missing from {} to {}",
+                        gap.first_missing, gap.last_missing
+                    ));
+                }
+                for point in restore_points {
+                    lines.push(format!(
+                        "  {system}: restore point name:{} at {}",
+                        point.name,
+                        format::both(point.at, zone)
+                    ));
+                }
+                lines.extend(warnings.iter().map(|warning| format!("  ▲ {system}: {warning}")));
+            }
+            SystemWindow::Redis { system, snapshots, warnings } => {
+                for snapshot in snapshots {
+                    let keys = format::count(snapshot.keys);
+                    lines.push(format!("  {system}: snapshot of {}, {keys} keys", format::both(snapshot.at, zone)));
+                }
+                lines.extend(warnings.iter().map(|warning| format!("  ▲ {system}: {warning}")));
+            }
+        }
+    }
+    if let Some(incident) = window.incident {
+        lines.push(format!("  incident: {}", format::both(incident, zone)));
+    }
+    lines.push(
+        "  Type a target: a time with its offset, lsn:…, xid:…, name:…, latest. before or after in front says"
+            .to_owned(),
+    );
+    lines.push(
+        "  whether the target's own commit is left out or kept. You see what it means before you say yes.".to_owned(),
+    );
+    lines
+}
+
+/// What the target in the picker means.
+pub(super) fn candidate(picker: &Picker, zone: FixedOffset) -> Vec<String> {
+    let side = if picker.inclusive { "after" } else { "before" };
+    let mut lines = vec![format!("  {side} {}", picker.target_text(zone))];
+    match &picker.preview {
+        Ok(preview) => {
+            let mut parts = Vec::new();
+            parts.extend(preview.loss_seconds.map(|loss| format!("loses {}", format::seconds(loss))));
+            parts.extend(preview.skew_seconds.map(|skew| format!("skew {}", format::seconds(skew))));
+            parts.extend(preview.bytes_to_fetch.map(|bytes| format!("fetch {}", format::bytes(bytes))));
+            parts.extend(preview.segments_to_replay.map(|segments| format!("replay {segments} segments")));
+            lines.push(format!("  possible ✓ {}", parts.join(", ")));
+            lines.extend(preview.lines.iter().map(|line| format!("  {line}")));
+            lines.extend(preview.warnings.iter().map(|line| format!("  ▲ {line}")));
+            lines.push("  Type yes to choose it, or another target.".to_owned());
+        }
+        Err(failure) => {
+            lines.push(format!("  not possible ✗ {failure}"));
+            lines.extend(failure.now.as_ref().map(|now| format!("  → {now}")));
+        }
+    }
+    lines
+}

@@ -1,0 +1,272 @@
+//! Which key leads to which command.
+
+use std::time::Duration;
+
+use lifeboat::event::*;
+use lifeboat::tui::home::{Home, HomeChoice, HomeOptions};
+use lifeboat::tui::{Effect, Leave, Msg, Notice, PlayerAct, PlayerStatus};
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::fixture::*;
+use super::{ctrl, draw, key, press};
+
+fn send(command: Command) -> Vec<Effect> {
+    vec![Effect::Send(command)]
+}
+
+fn answer(step: &str, answer: Answer) -> Vec<Effect> {
+    send(Command::Answer { step: step.into(), answer })
+}
+
+#[test]
+fn a_declaration_is_typed() {
+    let mut app = app(Story::begin(Mode::Incident).wait(3));
+    assert_eq!(press(&mut app, "\n\n"), []);
+    assert!(draw(&mut app, 80, 24).contains("what is broken is needed"));
+    assert_eq!(press(&mut app, "payments gone\n"), send(Command::Declare { reason: "payments gone".into() }));
+}
+
+#[test]
+fn enter_opens_a_gate_once() {
+    let mut app = app(go_gate().wait(5));
+    assert_eq!(press(&mut app, "\n"), answer("restore-db", Answer::Yes));
+    assert_eq!(press(&mut app, "\n"), [], "the answer is on its way");
+}
+
+#[test]
+fn a_refused_answer_can_be_given_again() {
+    let mut app = app(go_gate().wait(5));
+    press(&mut app, "\n");
+    app.update(Msg::Notice(Notice::Refused("the journal is busy".into())));
+    assert!(draw(&mut app, 80, 24).contains("the journal is busy"));
+    assert_eq!(press(&mut app, "\n"), answer("restore-db", Answer::Yes));
+}
+
+#[test]
+fn a_gate_that_has_just_appeared_takes_no_enter() {
+    // The key was meant for what stood there before.
+    let mut app = app(go_gate());
+    assert_eq!(press(&mut app, "\n"), []);
+}
+
+#[test]
+fn yes_and_no_to_a_confirmation() {
+    assert_eq!(press(&mut app(confirming()), "y"), answer("confirm", Answer::Yes));
+    let no = answer("confirm", Answer::No { reason: "a replica has it".into() });
+    assert_eq!(press(&mut app(confirming()), "na replica has it\n"), no);
+    // `n` is taken here; a note is `N`.
+    assert_eq!(press(&mut app(confirming()), "Nx\n"), send(Command::Note { text: "x".into() }));
+}
+
+#[test]
+fn destruction_takes_the_exact_name_and_no_paste() {
+    let mut app = app(asks_for_name().wait(9));
+    for keys in ["y", "\n\n", "orders\n", " d\n"] {
+        assert_eq!(press(&mut app, keys), [], "{keys:?}");
+    }
+    assert!(draw(&mut app, 80, 24).contains("that is not orders-db"));
+    app.update(ctrl('u'));
+    app.update(Msg::Paste("orders-db".into()));
+    assert_eq!(press(&mut app, "\n"), []);
+    assert_eq!(press(&mut app, "orders-db\n"), answer("fence", Answer::Typed { name: "orders-db".into() }));
+}
+
+#[test]
+fn what_can_be_done_about_a_failure() {
+    assert_eq!(press(&mut app(failed()), "r"), answer("restore-db", Answer::Retry));
+    assert_eq!(press(&mut app(failed()), "Sy"), answer("restore-db", Answer::Stop));
+    assert_eq!(press(&mut app(failed()), "S\u{1b}"), []);
+    let skip = send(Command::Skip { step: "restore-db".into(), reason: "by hand".into() });
+    assert_eq!(press(&mut app(failed()), "sby hand\n"), skip);
+    assert_eq!(press(&mut app(failed()), "uy"), send(Command::Undo { step: "restore-db".into() }));
+}
+
+#[test]
+fn a_step_that_passed_is_done_again_only_after_a_question() {
+    let mut app = app(restoring());
+    press(&mut app, "kk");
+    assert_eq!(press(&mut app, "r"), []);
+    assert!(draw(&mut app, 80, 24).contains("every step after it"));
+    assert_eq!(press(&mut app, "y"), send(Command::Retry { step: "fence".into() }));
+}
+
+#[test]
+fn the_drill_as_a_whole() {
+    let running = || app(restoring());
+    assert_eq!(press(&mut running(), "p"), send(Command::Pause));
+    assert_eq!(press(&mut running(), "m"), send(Command::SetPace { pace: Pace::StepByStep }));
+    assert_eq!(press(&mut running(), "nfull\n"), send(Command::Note { text: "full".into() }));
+    let finding = Command::Finding { text: "slow".into(), owner: Some("kim".into()), due: None };
+    assert_eq!(press(&mut running(), "Fslow\nkim\n\n"), send(finding));
+    assert_eq!(press(&mut running(), "x\n"), [], "an abort wants a reason");
+    assert_eq!(press(&mut running(), "xwrong host\n"), send(Command::Abort { reason: "wrong host".into() }));
+    let mut paused = app(restoring().tell(Event::Paused { by: "ana".into() }));
+    assert_eq!(press(&mut paused, "p"), send(Command::Unpause));
+}
+
+#[test]
+fn leaving_asks_and_escape_never_ends_anything() {
+    let mut app = app(restoring());
+    assert_eq!(press(&mut app, "\u{1b}\u{1b}\u{1b}"), []);
+    assert_eq!(press(&mut app, "q\u{1b}"), []);
+    assert_eq!(press(&mut app, "qy"), [Effect::Leave(Leave::Left)]);
+    let mut app = super::fixture::app(restoring());
+    assert_eq!(app.update(ctrl('c')), []);
+    assert!(draw(&mut app, 80, 24).contains("Abort the drill, or only leave"));
+    assert_eq!(app.update(ctrl('c')), [Effect::Leave(Leave::Left)]);
+    let mut app = super::fixture::app(restoring());
+    app.update(ctrl('c'));
+    assert_eq!(press(&mut app, "aover\n"), send(Command::Abort { reason: "over".into() }));
+    let mut over = super::fixture::app(finished(Verdict::Passed));
+    assert_eq!(press(&mut over, "\n"), [Effect::Leave(Leave::Finished)]);
+}
+
+#[test]
+fn the_recovery_point_is_moved_typed_and_chosen_after_a_question() {
+    let mut app = app(choosing().wait(9));
+    app.update(Msg::Key(KeyEvent::new(KeyCode::Char('<'), KeyModifiers::NONE)));
+    assert!(draw(&mut app, 80, 24).contains("just before 09:52:30.507 +01:00 (08:52:30.507 UTC)"));
+    press(&mut app, "b");
+    assert!(draw(&mut app, 80, 24).contains("just after 09:52:30.507"));
+    press(&mut app, "b[");
+    assert!(draw(&mut app, 80, 24).contains("just before 09:52:20 +01:00"), "the restore point is the mark before");
+    press(&mut app, "i");
+    assert!(draw(&mut app, 80, 24).contains("just before 09:52:31.507"));
+    press(&mut app, "e");
+    app.update(ctrl('u'));
+    press(&mut app, "2026-11-21 09:52:31\n");
+    assert!(draw(&mut app, 80, 24).contains("has no offset"));
+    app.update(ctrl('u'));
+    press(&mut app, "xid:8841\n");
+    assert!(draw(&mut app, 80, 24).contains("just before transaction 8841"));
+    assert_eq!(press(&mut app, "\n"), []);
+    let effects = press(&mut app, "\n");
+    let [Effect::Send(Command::Answer { step, answer: Answer::Point { point } })] = effects.as_slice() else {
+        panic!("{effects:?}");
+    };
+    assert_eq!((step.as_str(), &point.target, point.inclusive), ("choose", &RecoveryTarget::Xid { xid: 8841 }, false));
+}
+
+#[test]
+fn an_impossible_point_cannot_be_chosen() {
+    let mut app = app(choosing().wait(9));
+    press(&mut app, "e");
+    app.update(ctrl('u'));
+    press(&mut app, "2026-11-21T08:00:00+01:00\n");
+    assert_eq!(press(&mut app, "\n\n"), []);
+}
+
+#[test]
+fn a_choice_is_a_number_and_enter() {
+    let option = |value: &str| Choice { value: value.into(), label: value.to_uppercase(), detail: None };
+    let ask =
+        Ask::Choose { prompt: "Which?".into(), options: vec![option("a"), option("b")], default: Some("b".into()) };
+    let story = confirmed().start("fence").ask("fence", ask).wait(2);
+    assert_eq!(press(&mut app(story.clone()), "\n"), answer("fence", Answer::Chosen { value: "b".into() }));
+    assert_eq!(press(&mut app(story), "19\n"), answer("fence", Answer::Chosen { value: "a".into() }));
+}
+
+#[test]
+fn an_input_is_checked() {
+    let ask = Ask::Input { prompt: "When?".into(), variable: "at".into(), default: None, input: InputKind::Time };
+    let mut app = app(confirmed().start("fence").ask("fence", ask).wait(2));
+    assert_eq!(press(&mut app, "\n2026-11-21 10:02:31\n"), []);
+    let text = "2026-11-21 10:02:31+01";
+    assert_eq!(press(&mut app, "+01\n"), answer("fence", Answer::Text { text: text.into() }));
+}
+
+#[test]
+fn in_doubt_is_answered_by_a_person() {
+    let story = go_gate()
+        .wait(5)
+        .answer("restore-db", Answer::Yes)
+        .start("restore-db")
+        .tell(Event::StepInDoubt { step: "restore-db".into(), attempt: 1, why: "the program ended".into() })
+        .ask("restore-db", Ask::InDoubt { why: "the program ended".into() })
+        .wait(2);
+    let done = Answer::TakenAsDone { reason: "I looked".into() };
+    assert_eq!(press(&mut app(story.clone()), "dI looked\n"), answer("restore-db", done));
+    assert_eq!(press(&mut app(story), "r"), answer("restore-db", Answer::Retry));
+}
+
+#[test]
+fn output_is_scrolled_and_searched() {
+    let lines = (0..500).map(|n| format!("line {n} of output")).collect::<Vec<_>>().join("\n");
+    let mut app = app(restoring().say("restore-db", Stream::Out, &lines));
+    assert!(draw(&mut app, 80, 24).contains("line 499"));
+    press(&mut app, "o/line 77 \n");
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("line 77 of") && !screen.contains("line 499"), "{screen}");
+    app.update(key(KeyCode::PageUp));
+    assert!(draw(&mut app, 80, 24).contains("line 65 of"));
+    press(&mut app, "n");
+    assert!(draw(&mut app, 80, 24).contains("line 77 of"));
+    press(&mut app, "G");
+    assert!(draw(&mut app, 80, 24).contains("line 499"));
+    press(&mut app, "\u{1b}");
+    assert!(draw(&mut app, 80, 24).contains("Restore orders-db and stop"));
+}
+
+#[test]
+fn a_hole_in_the_stream_asks_for_a_snapshot_and_an_old_envelope_is_ignored() {
+    let mut story = restoring();
+    let mut app = app(story.clone());
+    let old = Envelope { seq: 3, ..story.envelope(Event::Paused { by: "x".into() }) };
+    assert_eq!(app.update(Msg::Envelope(old.into())), []);
+    story.seq += 5;
+    let late = story.envelope(Event::Paused { by: "x".into() });
+    assert_eq!(app.update(Msg::Envelope(late.into())), [Effect::Snapshot]);
+}
+
+#[test]
+fn nothing_is_drawn_when_nothing_changed() {
+    let story = restoring();
+    let mut app = app(story.clone());
+    assert!(app.take_dirty());
+    let stamp = |ms| lifeboat::clock::Stamp { wall: opened(), boot: Duration::from_millis(5_000 + story.ms + ms) };
+    app.update(Msg::Now(stamp(0), None));
+    app.take_dirty();
+    app.update(Msg::Now(stamp(100), None));
+    assert!(!app.take_dirty(), "no shown second has changed");
+    app.update(Msg::Now(stamp(1000), None));
+    assert!(app.take_dirty());
+}
+
+#[test]
+fn a_replay_shows_itself_and_has_the_players_keys() {
+    let status = PlayerStatus {
+        position: Duration::from_secs(200),
+        length: Duration::from_secs(400),
+        speed: 1.0,
+        playing: true,
+        jumps: 0,
+    };
+    let stamp = lifeboat::clock::Stamp { wall: opened(), boot: Duration::from_secs(99_999) };
+    let mut app = app(go_gate().wait(5));
+    app.update(Msg::Now(stamp, Some(status)));
+    let screen = draw(&mut app, 160, 48);
+    assert!(screen.contains("REPLAY · SANDBOX · DRILL") && screen.contains("Space pause"), "{screen}");
+    assert_eq!(press(&mut app, "\n"), [], "nothing is answered in a replay");
+    assert_eq!(press(&mut app, " "), [Effect::Player(PlayerAct::Pause)]);
+    assert_eq!(press(&mut app, "]+"), [Effect::Player(PlayerAct::NextStep), Effect::Player(PlayerAct::Speed(2.0))]);
+    assert_eq!(app.update(key(KeyCode::Left)), [Effect::Player(PlayerAct::SeekBack(Duration::from_secs(10)))]);
+    assert_eq!(app.update(Msg::Now(stamp, Some(PlayerStatus { jumps: 1, ..status }))), [Effect::Snapshot]);
+    assert_eq!(press(&mut app, "q"), [Effect::Leave(Leave::Left)]);
+}
+
+#[test]
+fn home_leads_to_what_is_pointed_at() {
+    let options = HomeOptions { themes: themes("dark"), zone: zone(), ascii: false, log_file: None };
+    let mut home = Home::new(home_model(), options);
+    let mut keys = |keys: &str| {
+        let code = |c| if c == '\n' { KeyCode::Enter } else { KeyCode::Char(c) };
+        keys.chars().filter_map(|c| home.key(&KeyEvent::new(code(c), KeyModifiers::NONE))).collect::<Vec<_>>()
+    };
+    let dir = || "/var/lib/lifeboat/drills/019a8f3e".into();
+    assert_eq!(keys("\n"), [HomeChoice::Resume(dir())]);
+    assert_eq!(keys("j\n"), [HomeChoice::Run("runbooks/restore-to-a-point.toml".into())]);
+    assert_eq!(keys("r"), [], "a runbook has no replay");
+    assert_eq!(keys("jjj\n"), [HomeChoice::Report(dir())]);
+    assert_eq!(keys("r"), [HomeChoice::Replay("/var/lib/lifeboat/drills/019a8f3e/journal.jsonl".into())]);
+    assert_eq!(keys("?q"), [HomeChoice::Quit]);
+}
