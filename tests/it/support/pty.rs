@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::num::NonZeroU16;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus};
@@ -22,6 +23,10 @@ struct Screen {
     /// Everything that was written, for tests about escapes.
     raw: Vec<u8>,
     ended: bool,
+}
+
+fn cells(count: u16) -> NonZeroU16 {
+    NonZeroU16::new(count).expect("a terminal has rows and columns")
 }
 
 impl Terminal {
@@ -50,7 +55,7 @@ impl Terminal {
         // The command holds copies of the terminal's end: they must go, or its end would never be seen.
         drop(command);
         drop(pty.slave);
-        let parser = vt100::Parser::new(rows, columns, 0);
+        let parser = vt100::Parser::new(cells(rows), cells(columns), 0);
         let screen = Arc::new((Mutex::new(Screen { parser, raw: Vec::new(), ended: false }), Condvar::new()));
         let (shared, mut output) = (screen.clone(), File::from(clone(&pty.master)));
         std::thread::spawn(move || {
@@ -81,7 +86,7 @@ impl Terminal {
 
     pub fn resize(&mut self, columns: u16, rows: u16) {
         let size = nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        self.screen.0.lock().expect("the screen's lock").parser.screen_mut().set_size(rows, columns);
+        self.screen.0.lock().expect("the screen's lock").parser.screen_mut().set_size(cells(rows), cells(columns));
         // SAFETY: TIOCSWINSZ reads a Winsize, and this is one.
         let done = unsafe { nix::libc::ioctl(self.keys.as_raw_fd(), nix::libc::TIOCSWINSZ, &size) };
         assert_eq!(done, 0, "the terminal is resized");
