@@ -208,10 +208,14 @@ fn a_directory_of_somebody_else_is_refused() {
     std::fs::remove_dir_all(&place.0).expect("it goes");
 }
 
-/// Starts `up` and returns once a server of it runs.
+/// Starts `up` and returns once PostgreSQL runs in it.
 async fn half_built(place: &Place) -> Child {
     let mut up = place.command(&["up"]).stderr(Stdio::null()).spawn().expect("the program runs");
-    let running = || place.json(&["status", "--json"])["servers"].as_array().unwrap().iter().any(|s| s["pid"].is_u64());
+    let running = || {
+        let status = place.json(&["status", "--json"]);
+        let servers = status["servers"].as_array().expect("a list");
+        servers.iter().any(|server| server["kind"] == "postgres" && server["pid"].is_u64())
+    };
     let limit = clock::boot_now() + Duration::from_secs(60);
     while !running() {
         assert!(clock::boot_now() < limit, "no server started");
