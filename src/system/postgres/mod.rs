@@ -10,19 +10,27 @@
 
 mod base;
 pub mod catalogue;
+mod check;
 mod connect;
 mod control;
 mod error;
+mod fence;
 mod identity;
+mod promote;
+mod query;
 mod report;
 pub mod restore;
 mod tls;
 pub mod wal;
 
 pub use base::{Backup, Manifest, Part};
+pub use check::{Checked, Checks};
 pub use connect::{TIMEOUT, Url, address, connect};
 pub use control::{ControlData, Floor, programs};
 pub use error::PgError;
+pub use fence::{Evidence, Fence, How, prove_fenced, unfence};
 pub use identity::Identity;
+pub use promote::{Promote, Promoted, Proof};
+pub use query::{Answer, Query, query};
 pub use report::{Report, Reporter};
 pub use restore::{Plan, Restore, Restored};

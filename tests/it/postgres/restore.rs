@@ -64,7 +64,7 @@ pub async fn restore_of(primary: &Primary, target: RecoveryTarget, inclusive: bo
     }
 }
 
-async fn run(restore: Restore) -> (Clone, Result<Restored, Failure>) {
+pub async fn run(restore: Restore) -> (Clone, Result<Restored, Failure>) {
     let clone = Clone { directory: restore.directory.clone() };
     let log = restore.directory.join(".lifeboat/server.log");
     let result = restore.run().await;
@@ -74,15 +74,16 @@ async fn run(restore: Restore) -> (Clone, Result<Restored, Failure>) {
     (clone, result)
 }
 
-async fn at(restored: &Restored, query: &str) -> String {
+pub async fn at(restored: &Restored, query: &str) -> String {
     value(&Secret::new(restored.url.clone()), query).await
 }
 
-const DIGEST: &str = "select count(*) || ' ' || coalesce(sum(hashtextextended(o::text, 0)::numeric), 0) from orders o";
+pub const DIGEST: &str =
+    "select count(*) || ' ' || coalesce(sum(hashtextextended(o::text, 0)::numeric), 0) from orders o";
 
 const STATE: &str = "select pg_is_in_recovery() || ' ' || pg_get_wal_replay_pause_state()";
 
-async fn now_of(primary: &Primary) -> DateTime<Utc> {
+pub async fn now_of(primary: &Primary) -> DateTime<Utc> {
     let text = "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
     primary.value(text).await.parse().expect("a time")
 }

@@ -117,6 +117,7 @@ impl Settings<'_> {
                 }
             }
             place(data, "postgresql.conf", &self.text(Phase::Recovery), owner)?;
+            place(&data.join(super::target::OURS), PROMOTED, &self.text(Phase::Promoted), owner)?;
             place(data, "postgresql.auto.conf", "", owner)?;
             place(data, "pg_ident.conf", "", owner)?;
             place(data, "pg_hba.conf", HBA, owner)?;
@@ -126,11 +127,20 @@ impl Settings<'_> {
         };
         go().map_err(|error| Failure::new(format!("configuring the server in {} failed", data.display()), error))
     }
+}
 
-    /// The configuration of a server that takes writes: no recovery settings, still no archiving.
-    pub fn write_promoted(&self, data: &Path, owner: Option<&Account>) -> Result<(), Failure> {
-        place(data, "postgresql.conf", &self.text(Phase::Promoted), owner)
-            .map_err(|error| Failure::new(format!("configuring the server in {} failed", data.display()), error))
+/// Where the configuration for after the promotion waits.
+const PROMOTED: &str = "promoted.conf";
+
+/// Puts the configuration of a server that takes writes in place: no recovery settings, still no archiving. It counts
+/// from the next reload on.
+pub fn switch_to_promoted(data: &Path) -> Result<(), Failure> {
+    match std::fs::rename(data.join(super::target::OURS).join(PROMOTED), data.join("postgresql.conf")) {
+        // An earlier attempt was here.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => {
+            result.map_err(|error| Failure::new(format!("configuring the server in {} failed", data.display()), error))
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::base::Manifest;
 use super::catalogue;
 use super::connect::Url;
-use super::control::{ControlData, Floor, programs};
+use super::control::{ControlData, programs};
 use super::error::PgError;
 use super::identity::Identity;
 use super::report::{Meter, Reporter};
@@ -37,10 +37,11 @@ use crate::store::Bucket;
 pub use find::{Found, find};
 
 use config::Settings;
-use target::Target;
-pub(super) use target::running_server;
+pub(super) use config::switch_to_promoted;
 pub use target::{Marker, Owner, Place, State, read_marker, undo};
-use watch::{Standing, Watch};
+pub(super) use target::{Target, running_server};
+pub(super) use watch::Standing;
+use watch::Watch;
 
 /// Segments that are staged ahead of the server at most: 1 GiB of the usual size.
 const WINDOW: u64 = 64;
@@ -77,7 +78,7 @@ impl Plan {
 
 impl Place {
     /// The restored server by its socket; no password is needed there.
-    fn url(&self, user: &str, database: &str) -> Result<Url, PgError> {
+    pub(super) fn url(&self, user: &str, database: &str) -> Result<Url, PgError> {
         Url::parse(&self.text(user, database))
     }
 
@@ -178,7 +179,7 @@ impl Restore {
         let began = clock::boot_now();
         let account = self.account()?;
         let manifest = catalogue::manifest(&self.bucket, &self.plan.label).await?;
-        let (target, before) = Target::claim(&self.directory, &self.owner, &self.plan, account.as_ref())?;
+        let (target, before) = Target::claim(&self.directory, &self.owner, &self.plan, account.as_ref()).await?;
         let stop = self.cancel.child_token();
         let _ends_with_us = stop.clone().drop_guard();
         let ready = match self.earlier(before.as_ref()) {
@@ -545,24 +546,6 @@ pub(super) async fn assert_not_archiving(client: &Client) -> Result<(), Failure>
     }
     Err(Failure::new("the restored server would archive its WAL", format!("archive_mode is {mode}"))
         .now("stop it: it must not write into the source's archive"))
-}
-
-/// Its configuration once it takes writes.
-pub(super) fn write_promoted(
-    marker: &Marker,
-    manifest: &Manifest,
-    floor: Floor,
-    directory: &std::path::Path,
-    account: Option<&Account>,
-) -> Result<(), Failure> {
-    let (State::Started(place) | State::Paused { place, .. } | State::Promoted { place, .. }) = &marker.state else {
-        return Err(Failure::new(
-            "the restore has not come to a server yet",
-            "its marker says that files are still coming",
-        ));
-    };
-    Settings { plan: &marker.plan, manifest, floor, place, restore_command: "", keep_wal: 0 }
-        .write_promoted(directory, account)
 }
 
 fn encoded(text: &str) -> String {

@@ -91,7 +91,7 @@ pub fn read_marker(path: &Path) -> Result<Option<Marker>, Failure> {
 impl Target {
     /// Takes an absent or empty directory, or one with a marker of the same drill and system that was not promoted.
     /// Returns what its marker said. Anything else is refused, unchanged.
-    pub fn claim(
+    pub async fn claim(
         path: &Path,
         owner: &Owner,
         plan: &Plan,
@@ -132,7 +132,7 @@ impl Target {
             }
             Some(_) => {}
         }
-        let target = Self::lock(path)?;
+        let target = Self::lock(path).await?;
         if before.is_none() {
             target.mark(&Marker { format: 1, owner: owner.clone(), plan: plan.clone(), state: State::Unpacking })?;
         }
@@ -140,7 +140,7 @@ impl Target {
     }
 
     /// Takes a directory whose marker is of this drill and system, promoted or not.
-    pub fn reopen(path: &Path, drill: &str, system: &str) -> Result<(Self, Marker), Failure> {
+    pub async fn reopen(path: &Path, drill: &str, system: &str) -> Result<(Self, Marker), Failure> {
         let marker = read_marker(path)?.filter(|marker| marker.owner.drill == drill && marker.owner.system == system);
         let marker = marker.ok_or_else(|| {
             Failure::new(
@@ -148,16 +148,24 @@ impl Target {
                 format!("it does not carry the marker of drill {drill} for {system}"),
             )
         })?;
-        Ok((Self::lock(path)?, marker))
+        Ok((Self::lock(path).await?, marker))
     }
 
-    fn lock(path: &Path) -> Result<Self, Failure> {
+    async fn lock(path: &Path) -> Result<Self, Failure> {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path.join(LOCK));
         let file = file.map_err(failed("locking", path))?;
-        file.try_lock().map_err(|_| {
-            Failure::new(format!("{} is in use", path.display()), "another Lifeboat is restoring into it")
-                .now("wait for it, or end it, then retry")
-        })?;
+        // A child that is just being started shares every lock of this program for a moment.
+        let patience = clock::boot_now() + Duration::from_secs(2);
+        while file.try_lock().is_err() {
+            if clock::boot_now() > patience {
+                return Err(Failure::new(
+                    format!("{} is in use", path.display()),
+                    "another Lifeboat is restoring into it",
+                )
+                .now("wait for it, or end it, then retry"));
+            }
+            clock::sleep(Duration::from_millis(20)).await;
+        }
         Ok(Self { path: path.to_owned(), _lock: file })
     }
 
@@ -254,7 +262,7 @@ pub async fn undo(path: &Path, drill: &str, system: &str) -> Result<String, Fail
     if !path.exists() {
         return Ok(format!("{} does not exist; nothing to undo", path.display()));
     }
-    let (target, marker) = Target::reopen(path, drill, system)?;
+    let (target, marker) = Target::reopen(path, drill, system).await?;
     stop_server(path).await?;
     if let State::Promoted { at, .. } = marker.state {
         let aside = path.with_extension(format!("set-aside-{}", at.format("%Y%m%dT%H%M%SZ")));

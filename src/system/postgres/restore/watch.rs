@@ -177,11 +177,12 @@ impl Watch<'_> {
             )
             .now("look at the archive, then choose a target again"));
         }
-        client
-            .execute("select pg_wal_replay_pause()", &[])
-            .await
-            .map_err(|error| PgError::sql("pausing the restored server", &error))?;
-        Ok(true)
+        let paused = client.execute("select pg_wal_replay_pause()", &[]).await;
+        match paused.map_err(|error| PgError::sql("pausing the restored server", &error)) {
+            Ok(_) => Ok(true),
+            Err(PgError::Sql { state: None, .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A superuser's session, or `None` while the server does not let anyone in.
@@ -192,7 +193,14 @@ impl Watch<'_> {
         for database in [self.database, "postgres", "template1"] {
             let url = self.place.url(self.user, database)?;
             match url.connect().await {
-                Ok(client) => return superuser(client, url).await.map(Some).map_err(Failure::from),
+                Ok(client) => {
+                    return match superuser(client, url).await {
+                        Ok(session) => Ok(Some(session)),
+                        // The server went away meanwhile; its process says the rest.
+                        Err(PgError::Sql { state: None, .. }) => Ok(None),
+                        Err(error) => Err(error.into()),
+                    };
+                }
                 Err(
                     PgError::NotReady { .. }
                     | PgError::Refused { .. }

@@ -44,11 +44,11 @@ impl Fetch {
                 stage::note_missing(stage, name);
                 return Ok(Fetched::NotThere);
             }
-            if self.from_stage(stage, name, to)? {
+            if self.take_staged(stage, name, to)? {
                 return Ok(Fetched::Restored);
             }
         }
-        let Some(bytes) = self.from_bucket(&file)? else {
+        let Some(bytes) = self.download(&file)? else {
             if let Some(stage) = self.stage.as_ref().filter(|_| file.is_wal()) {
                 stage::note_missing(stage, name);
             }
@@ -62,7 +62,7 @@ impl Fetch {
         self.end.as_deref().is_some_and(|end| name.len() == 24 && name[..8] == end[..8] && name >= end)
     }
 
-    fn from_stage(&self, stage: &Path, name: &str, to: &Path) -> Result<bool, WalError> {
+    fn take_staged(&self, stage: &Path, name: &str, to: &Path) -> Result<bool, WalError> {
         let parent = nix::unistd::getppid();
         loop {
             match std::fs::rename(stage.join(name), to) {
@@ -82,7 +82,7 @@ impl Fetch {
         }
     }
 
-    fn from_bucket(&self, file: &WalFile) -> Result<Option<Vec<u8>>, WalError> {
+    fn download(&self, file: &WalFile) -> Result<Option<Vec<u8>>, WalError> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|source| WalError::Io {
             operation: "starting a runtime for",
             path: PathBuf::from(file.name()),

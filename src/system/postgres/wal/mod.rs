@@ -17,8 +17,6 @@ pub(super) use archive::read_id;
 pub use archive::{ArchiveId, Location, WalError};
 pub use command::{archive_command, restore_command};
 pub use fetch::{Fetch, Fetched};
-#[cfg(test)]
-pub(crate) use name::tests::segment_bytes;
 pub use name::{BadSegment, Header, Segment, WalFile};
 pub use push::{Pushed, push};
 pub(super) use stage::{Counters, Stager, missing_in};

@@ -1,0 +1,82 @@
+use lifeboat::event::RecoveryTarget;
+use lifeboat::secret::Secret;
+use lifeboat::system::postgres::restore::undo;
+use lifeboat::system::postgres::{Promote, Proof, Reporter, Restored};
+
+use super::restore::{DIGEST, at, restore_of, run, shop};
+use crate::support::postgres::Primary;
+
+fn promotion(restored: &Restored, proof: Proof) -> Promote {
+    Promote {
+        directory: restored.directory.clone(),
+        url: Secret::new(restored.url.clone()),
+        drill: "drill-1".to_owned(),
+        system: "orders-db".to_owned(),
+        proof,
+        report: Reporter::silent(),
+    }
+}
+
+/// Drops the table, and restores to just before that transaction.
+async fn dropped() -> (Primary, String, RecoveryTarget) {
+    let primary = shop().await;
+    let before = primary.value(DIGEST).await;
+    let xid = primary.value("begin; select pg_current_xact_id()::text; drop table orders; commit").await;
+    primary.archive().await;
+    (primary, before, RecoveryTarget::Xid { xid: xid.parse().unwrap() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_table_is_back_once_promoted() {
+    let (primary, before, target) = dropped().await;
+    let (clone, result) = run(restore_of(&primary, target.clone(), false, "clone").await).await;
+    let restored = result.expect("the restore succeeds");
+    // The transaction that is cut off holds its lock as long as recovery lasts.
+    assert_eq!(restored.locked, ["orders"]);
+
+    // The old primary takes writes: no.
+    let failure = promotion(&restored, Proof::Source(primary.url.clone())).run().await.unwrap_err();
+    assert!(failure.what.contains("may still take writes"), "{failure:?}");
+    assert_eq!(at(&restored, "select pg_is_in_recovery()").await, "t");
+
+    primary.down("fast").await;
+    let promoted = promotion(&restored, Proof::Source(primary.url.clone())).run().await.expect("it is promoted");
+    assert_eq!(promoted.timeline, 2);
+    assert!(promoted.proof.contains("no server listens"), "{}", promoted.proof);
+    assert_eq!(at(&restored, DIGEST).await, before);
+    assert_eq!(at(&restored, "insert into orders (item) values ('new') returning item").await, "new");
+    assert_eq!(at(&restored, "show archive_mode").await, "off");
+    assert_eq!(at(&restored, "show autovacuum").await, "on");
+    assert_eq!(at(&restored, "show restore_command").await, "");
+
+    // Again: nothing happens twice. And nothing wipes what now takes writes.
+    let again = promotion(&restored, Proof::Source(primary.url.clone())).run().await.expect("it is found");
+    assert!(again.found && again.timeline == 2, "{again:?}");
+    let failure = restore_of(&primary, target, false, "clone").await.run().await.unwrap_err();
+    assert!(failure.why.contains("was promoted"), "{failure:?}");
+    assert_eq!(at(&restored, "select count(*) from orders where item = 'new'").await, "1");
+    let said = undo(&clone.directory, "drill-1", "orders-db").await.expect("the undo succeeds");
+    assert!(said.contains("kept as") && !clone.directory.exists(), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_was_looked_at_is_promoted() {
+    let (primary, _, target) = dropped().await;
+    let (_clone, result) = run(restore_of(&primary, target, false, "clone").await).await;
+    let restored = result.expect("the restore succeeds");
+    let fine = || Proof::NotNeeded { why: "a rehearsal".to_owned() };
+
+    // A URL that leads to another server.
+    let mut wrong = promotion(&restored, fine());
+    wrong.url = primary.url.clone();
+    let failure = wrong.run().await.unwrap_err();
+    assert!(failure.what.contains("not promoted"), "{failure:?}");
+    let mut other = promotion(&restored, fine());
+    other.drill = "drill-2".to_owned();
+    assert!(other.run().await.is_err());
+
+    assert_eq!(at(&restored, "select pg_is_in_recovery()").await, "t");
+    lifeboat::system::postgres::restore::undo(&restored.directory, "drill-1", "orders-db").await.expect("undone");
+    let failure = promotion(&restored, fine()).run().await.unwrap_err();
+    assert!(failure.why.contains("marker"), "{failure:?}");
+}
