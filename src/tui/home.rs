@@ -10,7 +10,7 @@ use futures::StreamExt;
 use crate::event::{Mode, Verdict};
 
 use super::keymap::{self, Action, Context};
-use super::run::{Signals, TuiError};
+use super::run::{Signals, Told, TuiError};
 use super::terminal::{self, Guard};
 use super::theme::{Theme, Themes};
 
@@ -213,7 +213,13 @@ pub async fn run(model: HomeModel, options: HomeOptions) -> Result<HomeChoice, T
     loop {
         guard.draw(|frame| home.draw(frame)).map_err(TuiError::Draw)?;
         let event = tokio::select! {
-            () = signals.any() => return Ok(HomeChoice::Quit),
+            told = signals.any() => match told {
+                Told::End => return Ok(HomeChoice::Quit),
+                Told::GoOn => {
+                    guard.take_again().map_err(TuiError::Enter)?;
+                    continue;
+                }
+            },
             event = input.next() => event,
         };
         match event {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossterm::event::{Event as TerminalEvent, EventStream};
 use futures::StreamExt;
+use nix::sys::signal::Signal as Signo;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -54,17 +55,30 @@ pub async fn run_drill(session: Session) -> Result<Leave, TuiError> {
 pub(super) struct Signals {
     term: Signal,
     hang_up: Signal,
+    going_on: Signal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    End,
+    /// The program was stopped, and goes on.
+    GoOn,
 }
 
 impl Signals {
     pub(super) fn watch() -> io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, hang_up: signal(SignalKind::hangup())? })
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+            going_on: signal(SignalKind::from_raw(Signo::SIGCONT as i32))?,
+        })
     }
 
-    pub(super) async fn any(&mut self) {
+    pub(super) async fn any(&mut self) -> Told {
         tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.hang_up.recv() => {}
+            _ = self.term.recv() => Told::End,
+            _ = self.hang_up.recv() => Told::End,
+            _ = self.going_on.recv() => Told::GoOn,
         }
     }
 }
@@ -118,7 +132,14 @@ impl Run {
             }
             let effects = tokio::select! {
                 biased;
-                () = signals.any() => return Ok(Leave::Terminated),
+                told = signals.any() => match told {
+                    Told::End => return Ok(Leave::Terminated),
+                    Told::GoOn => {
+                        self.guard.take_again().map_err(TuiError::Enter)?;
+                        self.app.touch();
+                        Vec::new()
+                    }
+                },
                 event = input.next() => match event {
                     Some(Ok(event)) => self.input(event),
                     Some(Err(error)) => return Err(TuiError::Input(error)),

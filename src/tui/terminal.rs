@@ -4,7 +4,7 @@
 //! first and then says, in two lines, what happened and where the log is. [`crate::tui::run_drill`] watches SIGTERM and
 //! SIGHUP and leaves in order; `^Z` gives the terminal back, stops the program, and takes it again when it goes on.
 
-use std::io::{self, Stdout, Write};
+use std::io::{self, BufWriter, Stdout, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once};
@@ -17,7 +17,7 @@ use crossterm::terminal::{
 use crossterm::{cursor, execute, queue};
 use nix::sys::signal::{Signal, raise};
 use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
+use ratatui::backend::{Backend, ClearType, CrosstermBackend};
 
 /// Whether the terminal is ours right now; the panic hook and the guard must agree who gives it back.
 static HELD: AtomicBool = AtomicBool::new(false);
@@ -25,9 +25,15 @@ static PANICKED: AtomicBool = AtomicBool::new(false);
 static LOG_FILE: Mutex<Option<PathBuf>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
+/// A frame leaves in one write, not in a line's worth of bytes at a time.
+type Out = BufWriter<Stdout>;
+
+/// Bytes of a whole frame of a large terminal, roughly.
+const FRAME_BYTES: usize = 128 * 1024;
+
 /// Holds the terminal.
 pub struct Guard {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    terminal: Terminal<CrosstermBackend<Out>>,
     mouse: bool,
 }
 
@@ -38,7 +44,8 @@ impl Guard {
         // colour has none to write.
         crossterm::style::force_color_output(true);
         take(mouse)?;
-        match Terminal::new(CrosstermBackend::new(io::stdout())) {
+        let out = BufWriter::with_capacity(FRAME_BYTES, io::stdout());
+        match Terminal::new(CrosstermBackend::new(out)) {
             Ok(terminal) => Ok(Self { terminal, mouse }),
             Err(error) => {
                 give_back();
@@ -49,20 +56,30 @@ impl Guard {
 
     /// Draws one frame between the marks of a synchronised update, so that no terminal shows half of it.
     pub fn draw(&mut self, render: impl FnOnce(&mut ratatui::Frame<'_>)) -> io::Result<()> {
-        queue!(io::stdout(), BeginSynchronizedUpdate)?;
+        queue!(self.terminal.backend_mut(), BeginSynchronizedUpdate)?;
         let drawn = self.terminal.draw(render).map(|_| ());
-        execute!(io::stdout(), EndSynchronizedUpdate)?;
+        execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)?;
         drawn
     }
 
     /// Forgets what the screen shows; the next frame draws all of it.
     pub fn clear(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // Not `Terminal::clear`: it asks the terminal where the cursor is, and the answer goes to whoever reads keys.
+        self.terminal.backend_mut().clear_region(ClearType::All)?;
+        self.terminal.swap_buffers();
+        Ok(())
     }
 
     /// Columns and rows.
     pub fn size(&self) -> io::Result<(u16, u16)> {
         self.terminal.size().map(|size| (size.width, size.height))
+    }
+
+    /// Takes the terminal once more: whoever stopped this program from outside may have left it in another state.
+    pub fn take_again(&mut self) -> io::Result<()> {
+        give_back();
+        take(self.mouse)?;
+        self.clear()
     }
 
     /// Gives the terminal back, stops this program as `^Z` does, and takes it again once it goes on.

@@ -4,6 +4,7 @@ mod fixture;
 mod keys;
 mod robust;
 mod screens;
+mod terminal;
 
 use lifeboat::tui::{App, Effect, Msg};
 use ratatui::Terminal;

@@ -236,17 +236,18 @@ impl App {
             self.sent = None;
         }
         let shown = self.shown();
-        let ask = self.live().then(|| self.ask()).flatten().cloned();
-        match ask {
+        let pending = self.state.steps.get(shown).and_then(|step| step.ask.as_ref()).filter(|_| self.live());
+        let ask = pending.map(|pending| Arc::clone(&pending.ask));
+        match ask.as_deref() {
             Some(Ask::RecoveryPoint { window, suggested }) => {
                 let since = self.asked_since(shown);
                 if self.picker.as_ref().is_none_or(|picker| (picker.step, Some(picker.since)) != (shown, since)) {
                     let since = since.unwrap_or_default();
-                    self.picker = Some(Picker::new(shown, since, *window, suggested, &self.preview));
+                    self.picker = Some(Picker::new(shown, since, (**window).clone(), suggested.clone(), &self.preview));
                 }
             }
             Some(Ask::Choose { options, default, .. }) if self.choice.0 != shown => {
-                let at = default.and_then(|value| options.iter().position(|option| option.value == value));
+                let at = default.as_ref().and_then(|value| options.iter().position(|option| option.value == *value));
                 self.choice = (shown, at.unwrap_or(0));
             }
             _ => {}

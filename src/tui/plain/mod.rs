@@ -13,7 +13,7 @@ use std::io::{self, BufRead, Write};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
-use super::run::{Signals, TuiError};
+use super::run::{Signals, Told, TuiError};
 use super::session::{Leave, Notice, Session};
 use linear::{Linear, Out};
 
@@ -53,7 +53,10 @@ async fn drive(
         let over = linear.state.finished.is_some();
         let outs = tokio::select! {
             biased;
-            () = signals.any() => return Ok(Leave::Terminated),
+            told = signals.any() => match told {
+                Told::End => return Ok(Leave::Terminated),
+                Told::GoOn => Vec::new(),
+            },
             line = lines.recv() => match line {
                 Some(line) => linear.line(&line, session.clock.now()),
                 // Nobody can answer any more.

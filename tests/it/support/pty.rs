@@ -97,6 +97,13 @@ impl Terminal {
         self.screen.0.lock().expect("the screen's lock").parser.screen().contents()
     }
 
+    /// Whether the program holds the terminal in raw mode: no echo, no line editing.
+    pub fn is_raw(&self) -> bool {
+        use nix::sys::termios::{LocalFlags, tcgetattr};
+        let flags = tcgetattr(&self.keys).expect("the terminal's settings").local_flags;
+        !flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO)
+    }
+
     /// Every byte that was written so far.
     pub fn raw(&self) -> Vec<u8> {
         self.screen.0.lock().expect("the screen's lock").raw.clone()
