@@ -9,6 +9,10 @@ mod input;
 mod note;
 mod notify;
 mod postgres_backup;
+mod postgres_check;
+mod postgres_fence;
+mod postgres_promote;
+mod postgres_query;
 mod postgres_restore;
 mod recovery_choose;
 mod redis_check;
@@ -71,7 +75,13 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
         StepKind::RecoveryChoose { systems, suggest } => Arc::new(recovery_choose::RecoveryChoose { systems, suggest }),
         StepKind::CutoverConnections { connections, systems } => Arc::new(cutover::Cutover { connections, systems }),
         StepKind::VerifyBackups { systems } => Arc::new(verify_backups::VerifyBackups { systems }),
-        _ => todo!(),
+        StepKind::PostgresQuery { sql, params, on } => Arc::new(postgres_query::PostgresQuery { sql, params, on }),
+        StepKind::PostgresFence => Arc::new(postgres_fence::PostgresFence),
+        StepKind::PostgresPromote => Arc::new(postgres_promote::PostgresPromote),
+        StepKind::PostgresCheck { tables, checksums, amcheck } => {
+            Arc::new(postgres_check::PostgresCheck { tables, checksums, amcheck })
+        }
+        StepKind::SmokeSql { sql, params } => Arc::new(postgres_query::SmokeSql { sql, params }),
     }
 }
 

@@ -8,15 +8,19 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 
+use super::error::{CliError, Kind, Result};
+use super::live::{Live, Outlet};
+use super::run::Headless;
+use super::setup::Setup;
+use super::{Global, Session, runtime};
 use crate::clock;
-use crate::event::{Failure, parse_time};
+use crate::event::{Failure, Mode, parse_time};
+use crate::journal::DrillDir;
+use crate::runbook;
 use crate::sandbox::{
     Intent, Layout, Options, Sandbox, SandboxError, Scale, Status, VARIABLE, account, app, drop_privileges, install,
+    prepare_drill,
 };
-
-const FAILED: u8 = 1;
-const WRONG_USE: u8 = 2;
-const INTERRUPTED: u8 = 130;
 
 /// Builds, shows, repairs and removes an incident on this machine.
 #[derive(Debug, Args)]
@@ -31,6 +35,8 @@ enum Command {
     Up(Up),
     /// Show what is there
     Status(Look),
+    /// Build the incident if it does not stand, and repair it by the shipped runbook
+    Drill(Drill),
     /// End every server and remove the directory
     Down(Look),
     /// Compare what was acknowledged with what was restored
@@ -62,6 +68,16 @@ struct Up {
     look: Look,
     #[command(flatten)]
     build: Build,
+}
+
+#[derive(Debug, Args)]
+struct Drill {
+    #[command(flatten)]
+    look: Look,
+    #[command(flatten)]
+    build: Build,
+    #[command(flatten)]
+    headless: Headless,
 }
 
 #[derive(Debug, Args)]
@@ -102,35 +118,85 @@ struct Build {
     install: bool,
 }
 
+impl SandboxArgs {
+    /// Whether standard output is for a program.
+    pub fn json(&self) -> bool {
+        match &self.command {
+            Command::Up(up) => up.look.json,
+            Command::Drill(drill) => drill.look.json,
+            Command::Status(look) | Command::Down(look) => look.json,
+            // Its one line is JSON or not; its errors are for people.
+            Command::Ledger(_) | Command::ServeOrders(_) => false,
+        }
+    }
+}
+
+impl From<SandboxError> for CliError {
+    fn from(error: SandboxError) -> Self {
+        let wrong_use = error.is_wrong_use();
+        let failure = Failure::from(error);
+        if wrong_use { Self::usage(failure) } else { Self::failed(failure) }
+    }
+}
+
 /// Runs a sandbox command. Call it before any thread exists: root gives up its privileges here.
-pub fn run(args: SandboxArgs) -> ExitCode {
-    let result = match args.command {
+pub fn run(global: &Global, args: SandboxArgs) -> Result<ExitCode> {
+    match args.command {
         Command::Up(up) => run_up(up),
         Command::Status(look) => run_status(&look),
+        Command::Drill(drill) => run_drill(global, drill),
         Command::Down(look) => run_down(&look),
         Command::Ledger(ledger) => run_ledger(&ledger),
         Command::ServeOrders(options) => serve_orders(options),
-    };
-    result.unwrap_or_else(|error| {
-        let code = if error.is_wrong_use() { WRONG_USE } else { FAILED };
-        report(&Failure::from(error));
-        ExitCode::from(code)
-    })
+    }
 }
 
-fn run_up(up: Up) -> Result<ExitCode, SandboxError> {
-    let Some(status) = build(&up.look.place, &up.build)? else { return Ok(ExitCode::from(INTERRUPTED)) };
+fn run_up(up: Up) -> Result<ExitCode> {
+    let Some(status) = build(&up.look.place, &up.build)? else { return Ok(ExitCode::from(Kind::Interrupted.code())) };
     print(&status, up.look.json);
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_status(look: &Look) -> Result<ExitCode, SandboxError> {
+/// The drill is nothing special to the engine: `run` with the shipped runbook and the sandbox's inventory.
+fn run_drill(global: &Global, drill: Drill) -> Result<ExitCode> {
+    // Wrong options are found before anything is built.
+    let unattended = drill.headless.unattended(true)?;
+    let interrupted = Ok(ExitCode::from(Kind::Interrupted.code()));
+    let Some(_) = build(&drill.look.place, &drill.build)? else { return interrupted };
+    let layout = enter(&drill.look.place, Intent::Look)?.layout().clone();
+    let setup = prepare_drill(&layout)?;
+    let session = Session::begin(global)?;
+    let mut opening = Setup {
+        runbook: runbook::parse(setup.runbook_source, setup.runbook_name)?,
+        inventory: setup.inventory,
+        state: session.state.clone(),
+        systems: setup.bindings,
+        variables: setup.variables,
+        mode: Mode::Sandbox,
+        operator: Some(setup.principal.to_owned()),
+        unattended,
+        redactor: session.redactor.clone(),
+    }
+    .opening()?;
+    opening.lifeboat = setup.lifeboat;
+    let id = uuid::Uuid::now_v7().to_string();
+    let dir = DrillDir::new(&session.state, &id);
+    let outlet = Outlet { json: drill.look.json, sign_key: Some(setup.signing_key), reason: None };
+    runtime()?.block_on(async {
+        let begun = opening
+            .begin(dir.clone(), id)
+            .map_err(|error| CliError::failed(Failure::new("the drill could not begin", error)))?;
+        Live::new(global, &session, dir, begun, outlet).run().await
+    })
+}
+
+fn run_status(look: &Look) -> Result<ExitCode> {
     let sandbox = enter(&look.place, Intent::Look)?;
     print(&sandbox.status()?, look.json);
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_down(look: &Look) -> Result<ExitCode, SandboxError> {
+fn run_down(look: &Look) -> Result<ExitCode> {
     let sandbox = enter(&look.place, Intent::Look)?;
     let ended = runtime()?.block_on(sandbox.down())?;
     let dir = sandbox.layout().dir();
@@ -151,7 +217,7 @@ fn run_down(look: &Look) -> Result<ExitCode, SandboxError> {
 }
 
 /// Ends with 0 when everything up to the recovered point is there, row for row, and nothing later is.
-fn run_ledger(args: &Ledger) -> Result<ExitCode, SandboxError> {
+fn run_ledger(args: &Ledger) -> Result<ExitCode> {
     let sandbox = enter(&args.look.place, Intent::Look)?;
     let found = runtime()?.block_on(sandbox.compare(args.until))?;
     if args.look.json {
@@ -159,18 +225,18 @@ fn run_ledger(args: &Ledger) -> Result<ExitCode, SandboxError> {
     } else {
         println!("{found}");
     }
-    Ok(if found.holds() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if found.holds() { ExitCode::SUCCESS } else { ExitCode::from(Kind::Failed.code()) })
 }
 
-fn serve_orders(args: ServeOrders) -> Result<ExitCode, SandboxError> {
+fn serve_orders(args: ServeOrders) -> Result<ExitCode> {
     let ServeOrders { connections, ledger, listen, rate } = args;
     let served = runtime()?.block_on(app::serve(app::Options { connections, ledger, listen, rate }));
-    served.map_err(|error| SandboxError::Part { operation: "the application", failure: Box::new(error.into()) })?;
+    served.map_err(|error| CliError::failed(error.into()))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Installs what is missing if asked, gives up root, and builds. `None` when interrupted.
-fn build(place: &Place, build: &Build) -> Result<Option<Status>, SandboxError> {
+fn build(place: &Place, build: &Build) -> Result<Option<Status>> {
     let program =
         std::env::current_exe().map_err(|source| SandboxError::Os { operation: "finding this program", source })?;
     if build.install
@@ -192,7 +258,7 @@ fn build(place: &Place, build: &Build) -> Result<Option<Status>, SandboxError> {
         let up = sandbox.up(&options, &cancel, &tell);
         tokio::pin!(up);
         tokio::select! {
-            status = &mut up => status.map(Some),
+            status = &mut up => Ok(Some(status?)),
             _ = tokio::signal::ctrl_c() => {
                 cancel.cancel();
                 // It ends its servers first.
@@ -204,7 +270,7 @@ fn build(place: &Place, build: &Build) -> Result<Option<Status>, SandboxError> {
 }
 
 /// Finds the directory and gives up root.
-fn enter(place: &Place, intent: Intent) -> Result<Sandbox, SandboxError> {
+fn enter(place: &Place, intent: Intent) -> Result<Sandbox> {
     let account = account()?;
     let layout = match &place.dir {
         Some(dir) => Layout::new(dir)?,
@@ -212,10 +278,6 @@ fn enter(place: &Place, intent: Intent) -> Result<Sandbox, SandboxError> {
     };
     drop_privileges(&layout, account.as_ref(), intent)?;
     Ok(Sandbox::at(layout))
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, SandboxError> {
-    tokio::runtime::Runtime::new().map_err(|source| SandboxError::Os { operation: "starting the runtime", source })
 }
 
 fn print(status: &Status, json: bool) {
@@ -235,12 +297,5 @@ fn print(status: &Status, json: bool) {
         println!("  damage     {}  ({})", time(incident.damage_at), status.migration_log.display());
         println!("  taken down {}", time(incident.taken_down_at));
         println!("  inventory  {}", status.inventory.display());
-    }
-}
-
-fn report(failure: &Failure) {
-    eprintln!("error: {failure}");
-    for line in failure.now.iter().flat_map(|now| now.lines()) {
-        eprintln!("  {line}");
     }
 }

@@ -13,6 +13,62 @@ const FAILED_PUSH: u8 = 1;
 const NOT_THERE: u8 = 1;
 const FAILED_FETCH: u8 = 255;
 
+/// For `--help`; what PostgreSQL calls never comes through here.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// archive_command = 'lifeboat wal push --store URL --prefix SYSTEM %p'
+    Push {
+        /// The bucket: file:///directory
+        #[arg(long, value_name = "URL")]
+        store: String,
+        /// The system's folder in it
+        #[arg(long, value_name = "FOLDER")]
+        prefix: Option<String>,
+        /// %p
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
+    /// restore_command = 'lifeboat wal fetch --store URL --prefix SYSTEM %f %p'
+    Fetch {
+        /// The bucket: file:///directory
+        #[arg(long, value_name = "URL")]
+        store: String,
+        /// The system's folder in it
+        #[arg(long, value_name = "FOLDER")]
+        prefix: Option<String>,
+        /// Where a restore under way stages segments
+        #[arg(long, value_name = "DIR")]
+        stage: Option<PathBuf>,
+        /// %f
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// %p
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
+}
+
+/// Only reached when the words are in an order that [`fast_path`] does not take, like `lifeboat --plain wal push`.
+pub fn usage(args: Args) -> super::error::Result<ExitCode> {
+    let word = match args.command {
+        Command::Push { .. } => "push",
+        Command::Fetch { .. } => "fetch",
+    };
+    Err(super::error::CliError::usage(
+        crate::event::Failure::new(format!("`wal {word}` takes no options before it"), "it was not run")
+            .now(format!("Write: lifeboat wal {word} …")),
+    ))
+}
+
+/// One of the two commands, on the words behind it. Returns its exit code.
+type Run = fn(&[OsString]) -> Result<u8, String>;
+
 /// Runs the command when `args` (with the program's name) is one of the two; `None` otherwise, and for `--help`.
 pub fn fast_path(args: &[OsString]) -> Option<ExitCode> {
     let is = |at: usize, word: &str| args.get(at).is_some_and(|arg| arg == word);
@@ -20,7 +76,7 @@ pub fn fast_path(args: &[OsString]) -> Option<ExitCode> {
         return None;
     }
     let rest = args.get(3..).unwrap_or_default();
-    let (failed, command): (u8, fn(&[OsString]) -> Result<u8, String>) = match () {
+    let (failed, command): (u8, Run) = match () {
         () if is(2, "push") => (FAILED_PUSH, run_push),
         () if is(2, "fetch") => (FAILED_FETCH, run_fetch),
         () => return None,

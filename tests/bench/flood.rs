@@ -13,7 +13,9 @@ pub fn run() {
     let directory = tempfile::tempdir().expect("a directory");
     let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("a file");
     write("lifeboat.toml", "format = 1\nservice = \"bench\"\n");
-    let lines = format!("yes 'a line of output as long as lines of a restore usually are, give or take a few' | head -c {BYTES}");
+    let lines = format!(
+        "yes 'a line of output as long as lines of a restore usually are, give or take a few' | head -c {BYTES}"
+    );
     write(
         "flood.toml",
         &format!(

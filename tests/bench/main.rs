@@ -5,6 +5,7 @@
 mod flood;
 mod frame;
 mod journal;
+#[expect(dead_code, reason = "the tests use all of it")]
 #[path = "../it/support/pty.rs"]
 mod pty;
 mod recover;

@@ -14,7 +14,8 @@ pub fn run() {
     let directory = tempfile::tempdir().expect("a directory");
     let write = |name: &str, text: String| std::fs::write(directory.path().join(name), text).expect("a file");
     write("lifeboat.toml", "format = 1\nservice = \"bench\"\n".to_owned());
-    let head = "format = 1\nid = \"bench\"\ntitle = \"Bench\"\nowner = \"us\"\nrevision = 1\n[[phases]]\ntitle = \"One\"\n";
+    let head =
+        "format = 1\nid = \"bench\"\ntitle = \"Bench\"\nowner = \"us\"\nrevision = 1\n[[phases]]\ntitle = \"One\"\n";
     let step = |n: usize| format!("[[phases.steps]]\nid = \"s{n}\"\ndo = \"command\"\nargv = [\"true\"]\n");
     write("one.toml", format!("{head}{}", step(0)));
     write("many.toml", format!("{head}{}", (0..=STEPS).map(step).collect::<String>()));
@@ -45,5 +46,8 @@ pub fn run() {
         theirs.push(bare() / STEPS as u32);
     }
     let (ours, theirs) = (median(ours), median(theirs));
-    println!("  a step {ours:.2} ms, a bare spawn {theirs:.2} ms: the engine adds {:.2} ms (target < 5)", ours - theirs);
+    println!(
+        "  a step {ours:.2} ms, a bare spawn {theirs:.2} ms: the engine adds {:.2} ms (target < 5)",
+        ours - theirs
+    );
 }

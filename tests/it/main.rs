@@ -1,4 +1,5 @@
 mod architecture;
+mod drill;
 mod invalid_files;
 mod orders;
 mod postgres;

@@ -118,26 +118,16 @@ impl Fence {
         for statement in ["alter system set default_transaction_read_only = on", "select pg_reload_conf()"] {
             client.batch_execute(statement).await.map_err(|error| PgError::sql("closing the primary", &error))?;
         }
-        wait_for("the primary's new sessions to be read-only", async || {
-            let fresh = url.connect().await?;
-            let row = fresh.query_one("show default_transaction_read_only", &[]).await;
-            Ok(row.map_err(|error| PgError::sql("asking the primary", &error))?.get::<_, String>(0) == "on")
-        })
-        .await?;
+        let patience = Patience::new();
+        while !is_read_only(url).await? {
+            patience.wait("the primary's new sessions to be read-only").await?;
+        }
         // Only sessions that began before the reload can still write.
-        wait_for("the primary's other sessions to end", async || {
-            let rows = client
-                .query(
-                    "select pg_terminate_backend(pid) from pg_stat_activity
-                      where pid <> pg_backend_pid() and backend_type = 'client backend'
-                        and (usename is distinct from current_user or backend_start < pg_conf_load_time())",
-                    &[],
-                )
-                .await
-                .map_err(|error| PgError::sql("ending the primary's other sessions", &error))?;
-            Ok(rows.is_empty())
-        })
-        .await
+        let patience = Patience::new();
+        while !end_sessions(client).await? {
+            patience.wait("the primary's other sessions to end").await?;
+        }
+        Ok(())
     }
 }
 
@@ -265,16 +255,43 @@ async fn write_file(client: &Client, path: &str, text: &str) -> Result<(), PgErr
     client.batch_execute(&statement).await.map_err(|error| PgError::sql("writing pg_hba.conf", &error))
 }
 
-async fn wait_for(what: &str, mut done: impl AsyncFnMut() -> Result<bool, PgError>) -> Result<(), Failure> {
-    let deadline = clock::boot_now() + PATIENCE;
-    while !done().await? {
-        if clock::boot_now() > deadline {
+/// Whether a new session begins read-only.
+async fn is_read_only(url: &Url) -> Result<bool, PgError> {
+    let fresh = url.connect().await?;
+    let row = fresh.query_one("show default_transaction_read_only", &[]).await;
+    Ok(row.map_err(|error| PgError::sql("asking the primary", &error))?.get::<_, String>(0) == "on")
+}
+
+/// Ends the sessions that may still write; true when there was none.
+async fn end_sessions(client: &Client) -> Result<bool, PgError> {
+    let rows = client
+        .query(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+              where pid <> pg_backend_pid() and backend_type = 'client backend'
+                and (usename is distinct from current_user or backend_start < pg_conf_load_time())",
+            &[],
+        )
+        .await
+        .map_err(|error| PgError::sql("ending the primary's other sessions", &error))?;
+    Ok(rows.is_empty())
+}
+
+/// Looks again and again, but not for ever.
+struct Patience(Duration);
+
+impl Patience {
+    fn new() -> Self {
+        Self(clock::boot_now() + PATIENCE)
+    }
+
+    async fn wait(&self, what: &str) -> Result<(), Failure> {
+        if clock::boot_now() > self.0 {
             return Err(Failure::new(format!("waiting for {what} took too long"), format!("{} s", PATIENCE.as_secs()))
                 .now("look at the server, then retry"));
         }
         clock::sleep(Duration::from_millis(50)).await;
+        Ok(())
     }
-    Ok(())
 }
 
 async fn run_command(argv: &[String], cancel: &CancellationToken, report: &Reporter) -> Result<(), Failure> {

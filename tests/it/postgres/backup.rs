@@ -11,7 +11,7 @@ async fn a_backup_is_whole_or_does_not_exist() {
 
     let bucket = primary.bucket();
     let found = catalogue::list(&bucket).await.unwrap();
-    assert_eq!(found.backups, [backup.clone()]);
+    assert_eq!(found.backups, std::slice::from_ref(&backup));
     assert_eq!(found.warnings, Vec::<String>::new());
     assert_eq!(found.system_identifier, Some(backup.system_identifier));
     let run = found.coverage.last().unwrap();

@@ -1,0 +1,64 @@
+use futures::future::BoxFuture;
+
+use crate::event::{Failure, Outcome};
+use crate::inventory::{self, System, SystemDetail};
+use crate::system::postgres::{self, Fence, Reporter};
+
+use super::postgres_backup::pass_on;
+use super::{Action, Context};
+
+/// `postgres.fence`: stops writes to the old primary and proves it by one that fails.
+pub struct PostgresFence;
+
+impl Action for PostgresFence {
+    fn run(&self, context: Context) -> BoxFuture<'_, Outcome> {
+        Box::pin(async move { fence(&context).await.unwrap_or_else(Outcome::failed) })
+    }
+
+    fn undo(&self, context: Context) -> Option<BoxFuture<'_, Outcome>> {
+        Some(Box::pin(async move { lift(&context).await.unwrap_or_else(Outcome::failed) }))
+    }
+}
+
+fn settings(system: &System) -> inventory::Fence {
+    match &system.detail {
+        SystemDetail::Postgres(detail) => detail.fence.clone(),
+        SystemDetail::Redis(_) => inventory::Fence::default(),
+    }
+}
+
+async fn fence(context: &Context) -> Result<Outcome, Failure> {
+    let system = context.target()?;
+    let (report, reports) = Reporter::channel(64);
+    let fence = Fence {
+        url: context.source_url(system)?,
+        command: settings(system).command,
+        cancel: context.cancel.clone(),
+        report,
+    };
+    let (evidence, ()) = tokio::join!(fence.run(), pass_on(context, reports));
+    let evidence = evidence?;
+    for limit in &evidence.limits {
+        context.sink.say(format!("mind: {limit}")).await;
+    }
+    let outcome = Outcome::passed(format!("{} takes no writes: {}", system.name, evidence.detail));
+    Ok(Outcome { facts: evidence.facts(), ..outcome }.check(
+        format!("{} refuses writes", system.name),
+        true,
+        evidence.detail,
+    ))
+}
+
+async fn lift(context: &Context) -> Result<Outcome, Failure> {
+    let system = context.target()?;
+    let url = context.source_url(system)?;
+    let (report, reports) = Reporter::channel(64);
+    let undo = settings(system).undo;
+    let work = async {
+        let said = postgres::unfence(&url, undo.as_deref(), &context.cancel, &report).await;
+        drop(report);
+        said
+    };
+    let (said, ()) = tokio::join!(work, pass_on(context, reports));
+    Ok(Outcome::passed(said?))
+}

@@ -1,0 +1,265 @@
+//! `lifeboat` without a command: the home screen. And what every view of a drill is given.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use chrono::{FixedOffset, Local};
+
+use super::error::{CliError, Result};
+use super::{Global, Session, evidence, paths, replay, resume, run, runtime, setup};
+use crate::clock;
+use crate::drill::DrillState;
+use crate::event::{Failure, RecoveryTarget, SystemWindow, Window};
+use crate::inventory;
+use crate::journal::{self, DrillDir};
+use crate::recovery::{self, Wanted};
+use crate::runbook;
+use crate::tui::home::{Attention, DrillEntry, HomeChoice, HomeModel, HomeOptions, RunbookEntry, Severity};
+use crate::tui::{self, Depth, Options, PointPreview, Preview, Themes};
+
+/// Days after which a runbook that was never rehearsed again is worth a word: a quarter.
+const OVERDUE: i64 = 92;
+
+/// Opens the home screen, and again after what was chosen there.
+pub fn run(global: &Global) -> Result<ExitCode> {
+    use std::io::IsTerminal as _;
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() || global.plain {
+        return Err(CliError::usage(
+            Failure::new("the home screen needs a terminal", "there is none, or --plain was given").now(
+                "Name a command: lifeboat run RUNBOOK, lifeboat drills, lifeboat points. `lifeboat --help` lists all.",
+            ),
+        ));
+    }
+    loop {
+        let state = paths::state(global.state_dir.as_deref())?;
+        let options = HomeOptions { themes: themes(global)?, zone: zone(), ascii: ascii(), log_file: None };
+        let choice = runtime()?.block_on(tui::home::run(model(&state), options));
+        let choice = choice.map_err(|error| CliError::failed(Failure::new("the terminal cannot be used", error)))?;
+        match choice {
+            HomeChoice::Quit => return Ok(ExitCode::SUCCESS),
+            HomeChoice::Run(runbook) => {
+                let args = run::Args { runbook, ..run::Args::default() };
+                return run::run(global, args, false);
+            }
+            HomeChoice::Resume(dir) => return resume::of(global, &DrillDir::at(dir)),
+            HomeChoice::Replay(journal) => {
+                replay::play(global, &journal)?;
+            }
+            HomeChoice::Report(dir) => evidence::show(&DrillDir::at(dir))?,
+        }
+    }
+}
+
+/// What is known without asking any server.
+fn model(state: &Path) -> HomeModel {
+    let mut model = HomeModel::default();
+    let path = PathBuf::from("lifeboat.toml");
+    match path.exists().then(|| inventory::load(&path)) {
+        Some(Ok(inventory)) => {
+            model.service = inventory.service;
+            model.inventory = std::path::absolute(&path).ok();
+        }
+        Some(Err(problems)) => model.attention.push(Attention {
+            severity: Severity::Critical,
+            text: format!("lifeboat.toml has {} errors; `lifeboat lint lifeboat.toml` shows them", problems.errors()),
+        }),
+        None => model.attention.push(Attention {
+            severity: Severity::Warning,
+            text:
+                "there is no lifeboat.toml here: a runbook has nothing to work on. `lifeboat sandbox drill` needs none"
+                    .to_owned(),
+        }),
+    }
+    let mut drills: Vec<(DrillDir, DrillState)> = Vec::new();
+    for dir in journal::layout::list(state).unwrap_or_default().into_iter().rev() {
+        match setup::fold(&dir.journal()) {
+            Ok(drill) => drills.push((dir, drill)),
+            Err(failure) => {
+                model
+                    .attention
+                    .push(Attention { severity: Severity::Critical, text: format!("drill {}: {failure}", dir.id()) });
+            }
+        }
+    }
+    for (dir, drill) in &drills {
+        let entry = entry(dir, drill);
+        if drill.finished.is_none() { &mut model.under_way } else { &mut model.past }.push(entry);
+    }
+    if !model.under_way.is_empty() {
+        let text = format!("{} drill(s) have not ended", model.under_way.len());
+        model.attention.push(Attention { severity: Severity::Warning, text });
+    }
+    let own = std::fs::read_dir("runbooks").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut own: Vec<PathBuf> = own.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+    own.sort();
+    let shipped = paths::SHIPPED.iter().map(|(name, _)| PathBuf::from(name));
+    let missing = shipped.filter(|name| !own.iter().any(|path| path.ends_with(name))).collect::<Vec<_>>();
+    for path in own.into_iter().chain(missing) {
+        model.runbooks.push(runbook_entry(path, &drills));
+    }
+    let rehearsed =
+        drills.iter().filter(|(_, drill)| drill.finished.is_some()).map(|(_, drill)| drill.opened.wall).max();
+    match rehearsed {
+        Some(last) if (clock::wall_now() - last).num_days() > OVERDUE => model.attention.push(Attention {
+            severity: Severity::Warning,
+            text: format!(
+                "the last drill was {} days ago: the quarterly one is overdue",
+                (clock::wall_now() - last).num_days()
+            ),
+        }),
+        Some(_) => {}
+        None => model.attention.push(Attention {
+            severity: Severity::Info,
+            text: "no drill has been run from here yet; the game-day runbook is a good first one".to_owned(),
+        }),
+    }
+    model.attention.sort_by_key(|attention| attention.severity);
+    model
+}
+
+fn runbook_entry(path: PathBuf, drills: &[(DrillDir, DrillState)]) -> RunbookEntry {
+    let loaded = match path.exists() {
+        true => runbook::load(&path),
+        false => {
+            let shipped = paths::SHIPPED.iter().find(|(name, _)| Path::new(name) == path).map_or("", |(_, text)| text);
+            runbook::parse(shipped, &path.display().to_string())
+        }
+    };
+    match loaded {
+        Ok(runbook) => {
+            // The newest first.
+            let last = drills.iter().find(|(_, drill)| drill.runbook.id == runbook.id).map(|(_, drill)| drill);
+            RunbookEntry {
+                path,
+                title: runbook.title,
+                owner: runbook.owner,
+                description: runbook.description,
+                problem: None,
+                last_run: last.map(|drill| drill.opened.wall),
+                verdict: last.and_then(|drill| drill.finished).map(|(_, verdict)| verdict),
+            }
+        }
+        Err(problems) => RunbookEntry {
+            title: path.display().to_string(),
+            path,
+            owner: None,
+            description: None,
+            problem: Some(format!("{} errors; `lifeboat lint` shows them", problems.errors())),
+            last_run: None,
+            verdict: None,
+        },
+    }
+}
+
+fn entry(dir: &DrillDir, drill: &DrillState) -> DrillEntry {
+    let focus = drill.runbook.steps.get(drill.focus());
+    DrillEntry {
+        dir: dir.path().to_owned(),
+        journal: dir.journal(),
+        title: drill.runbook.title.clone(),
+        mode: drill.opening.mode,
+        environment: drill.opening.environment.clone(),
+        operator: drill.operator.clone(),
+        opened: drill.opened.wall,
+        verdict: drill.finished.map(|(_, verdict)| verdict),
+        rto: drill.rto(drill.latest.elapsed),
+        rto_target: drill.rto_target(),
+        note: match drill.finished {
+            Some(_) => None,
+            None => focus.map(|step| format!("at “{}”", drill.expand(&step.title))),
+        },
+    }
+}
+
+/// The operator's offset now.
+pub fn zone() -> FixedOffset {
+    *clock::wall_now().with_timezone(&Local).offset()
+}
+
+/// Whether the terminal lacks signs beyond ASCII. One without a locale is more often a bare container than such a
+/// terminal.
+pub fn ascii() -> bool {
+    let set = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set);
+    locale.is_some_and(|locale| !locale.to_lowercase().replace('-', "").contains("utf8") && locale != "C")
+}
+
+pub fn themes(global: &Global) -> Result<Themes> {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let no_colour = !variable("NO_COLOR").is_empty();
+    let name = match (&global.theme, no_colour) {
+        (Some(name), false) => name.as_str(),
+        (_, true) => "plain",
+        (None, false) => "dark",
+    };
+    let own = etcetera::choose_base_strategy().ok().map(|strategy| {
+        use etcetera::BaseStrategy as _;
+        strategy.config_dir().join("lifeboat/themes")
+    });
+    let depth = Depth::of(&variable("COLORTERM"), &variable("TERM"));
+    Themes::load(own.as_deref(), name, depth)
+        .map_err(|error| CliError::usage(Failure::new(format!("the theme `{name}` cannot be used"), error)))
+}
+
+pub fn options(global: &Global, session: &Session, leave_text: String) -> Options {
+    Options {
+        zone: zone(),
+        ascii: ascii(),
+        mouse: global.mouse,
+        leave_text,
+        after_text: None,
+        contacts: Vec::new(),
+        log_file: session.log.clone(),
+    }
+}
+
+/// Screens, or lines where screens cannot be drawn or are not wanted.
+pub async fn watch(global: &Global, view: tui::Session) -> Result<()> {
+    use std::io::IsTerminal as _;
+    let failed = |error: &dyn std::fmt::Display| {
+        CliError::failed(Failure::new("the terminal cannot be used", error).now("Try again with --plain."))
+    };
+    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    if global.plain || dumb || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        return tui::plain::run(view).await.map(|_| ()).map_err(|error| failed(&error));
+    }
+    tui::run_drill(view).await.map(|_| ()).map_err(|error| failed(&error))
+}
+
+/// What a candidate of the recovery point means; computed from the window alone.
+pub fn preview() -> Preview {
+    Arc::new(|window: &Window, target: &RecoveryTarget, inclusive: bool| {
+        let point = recovery::settle(window, target, inclusive).map_err(Failure::from)?;
+        let mut preview = PointPreview {
+            at: match target {
+                RecoveryTarget::Time { time } => Some(*time),
+                _ => None,
+            },
+            loss_seconds: None,
+            skew_seconds: recovery::skews(window, &point)
+                .values()
+                .map(|s| s.as_seconds_f64().abs())
+                .max_by(f64::total_cmp),
+            bytes_to_fetch: None,
+            segments_to_replay: None,
+            ready_seconds: None,
+            lines: Vec::new(),
+            warnings: Vec::new(),
+            point,
+        };
+        for found in &window.systems {
+            if let SystemWindow::Postgres { system, .. } = found {
+                let plan =
+                    recovery::plan(window, system, &Wanted::of(&preview.point, system)).map_err(Failure::from)?;
+                let add = |sum: Option<u64>, more: u64| Some(sum.unwrap_or(0) + more);
+                preview.bytes_to_fetch = add(preview.bytes_to_fetch, plan.fetch_bytes);
+                preview.segments_to_replay = add(preview.segments_to_replay, plan.restore.segments.len() as u64);
+                preview.loss_seconds = plan.loss.map(|loss| loss.as_seconds_f64()).or(preview.loss_seconds);
+                preview.lines.push(format!("{system}: base backup {}", plan.backup.label));
+                preview.warnings.extend(plan.warnings);
+            }
+        }
+        Ok(preview)
+    })
+}

@@ -1,0 +1,283 @@
+//! A running drill and the view on it: screens, lines, or nobody.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::error::{CliError, Kind, Result};
+use super::evidence;
+use super::{Global, Session, home};
+use crate::clock::{self, SystemClock};
+use crate::drill::DrillState;
+use crate::engine::{Driver, Handle, RunEnd};
+use crate::event::{Command, Failure};
+use crate::journal::DrillDir;
+use crate::tui::{self, Notice};
+
+/// How often a printer looks whether the engine is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What is left behind at the end.
+pub struct Outlet {
+    pub json: bool,
+    pub sign_key: Option<PathBuf>,
+    /// Declares at once with these words; otherwise a person does, or a headless run with words of its own.
+    pub reason: Option<String>,
+}
+
+/// One run of the engine with its view.
+pub struct Live<'a> {
+    global: &'a Global,
+    session: &'a Session,
+    dir: DrillDir,
+    driver: Driver,
+    handle: Handle,
+    outlet: Outlet,
+}
+
+impl<'a> Live<'a> {
+    pub fn new(
+        global: &'a Global,
+        session: &'a Session,
+        dir: DrillDir,
+        (driver, handle): (Driver, Handle),
+        outlet: Outlet,
+    ) -> Self {
+        Self { global, session, dir, driver, handle, outlet }
+    }
+
+    /// Runs until the drill has ended or the operator leaves; writes the report; says where things are.
+    pub async fn run(self) -> Result<ExitCode> {
+        let Self { global, session, dir, driver, handle, outlet } = self;
+        let unattended = driver.is_unattended();
+        let reason = outlet.reason.clone().or_else(|| unattended.then(|| "started without a person".to_owned()));
+        if let Some(reason) = reason.filter(|_| handle.feed.snapshot().declared.is_none()) {
+            // The engine has not begun to read: there is room.
+            let _ = handle.commands.try_send(Command::Declare { reason });
+        }
+        let (notices, heard) = mpsc::unbounded_channel();
+        let refusals = tokio::spawn(pass_on_refusals(handle.refusals.subscribe(), notices.clone()));
+        let leave = handle.leave.clone();
+        let signals = tokio::spawn(leave_on_signals(leave.clone(), unattended));
+        let conclusion = tokio::spawn(conclude(driver, dir.clone(), outlet.sign_key.clone(), notices));
+        let view = match unattended {
+            true => print_until_the_end(&handle, &conclusion).await,
+            false => show(global, session, &handle, heard).await,
+        };
+        // However the view ended, the engine is told, ends what runs, and the journal is closed in order.
+        leave.cancel();
+        let concluded = conclusion.await.map_err(|error| {
+            CliError::failed(Failure::new("the engine hit a defect", error).now(resume_hint(&dir)))
+        })??;
+        signals.abort();
+        refusals.abort();
+        view?;
+        let state = handle.feed.snapshot();
+        say_end(&concluded, &state, &dir, &outlet)
+    }
+}
+
+/// How it ended, and what was written.
+struct Concluded {
+    end: RunEnd,
+    evidence: Option<evidence::Left>,
+}
+
+async fn conclude(
+    driver: Driver,
+    dir: DrillDir,
+    sign_key: Option<PathBuf>,
+    notices: mpsc::UnboundedSender<Notice>,
+) -> Result<Concluded> {
+    let end = driver.run().await.map_err(|error| {
+        CliError::failed(
+            Failure::new("the drill stopped", error).now(format!("Free space or mend the disk. {}", resume_hint(&dir))),
+        )
+    })?;
+    let RunEnd::Finished(_) = end else { return Ok(Concluded { end, evidence: None }) };
+    let (path, key) = (dir.clone(), sign_key.clone());
+    let left = tokio::task::spawn_blocking(move || evidence::leave(&path, key.as_deref())).await;
+    let left = left.map_err(|error| CliError::failed(Failure::new("the report was not written", error)))??;
+    let mut words = format!("report  {}", left.report.display());
+    for line in &left.lines {
+        words.push('\n');
+        words.push_str(line);
+    }
+    // The view may have gone already.
+    let _ = notices.send(Notice::After(words));
+    Ok(Concluded { end, evidence: Some(left) })
+}
+
+async fn pass_on_refusals(mut refusals: broadcast::Receiver<String>, notices: mpsc::UnboundedSender<Notice>) {
+    loop {
+        match refusals.recv().await {
+            Ok(refusal) => {
+                if notices.send(Notice::Refused(refusal)).is_err() {
+                    return;
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Without a terminal a signal is the only way to say stop: the journal is closed in order and can be resumed.
+async fn leave_on_signals(leave: CancellationToken, unattended: bool) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+        return;
+    };
+    let interrupted = async {
+        match unattended {
+            true => tokio::signal::ctrl_c().await.unwrap_or_default(),
+            // At a terminal ctrl-C is a key, and the view asks what is meant.
+            false => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = hangup.recv() => {}
+        () = interrupted => {}
+    }
+    leave.cancel();
+}
+
+async fn print_until_the_end(handle: &Handle, conclusion: &tokio::task::JoinHandle<Result<Concluded>>) -> Result<()> {
+    let (mut state, mut envelopes) = handle.feed.subscribe();
+    let mut printer = tui::plain::Printer::new(home::zone(), home::ascii(), true);
+    while !conclusion.is_finished() && state.finished.is_none() {
+        tokio::select! {
+            envelope = envelopes.recv() => match envelope {
+                Ok(envelope) if envelope.seq < state.next_seq => {}
+                Ok(envelope) => {
+                    state.apply(&envelope);
+                    printer.lines(&state, &envelope).iter().for_each(|line| eprintln!("{line}"));
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => state = handle.feed.snapshot(),
+                Err(broadcast::error::RecvError::Closed) => return Ok(()),
+            },
+            // The engine can end without a last event: it was told to leave, or a person is needed.
+            () = clock::sleep(LOOK_EVERY) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn show(
+    global: &Global,
+    session: &Session,
+    handle: &Handle,
+    notices: mpsc::UnboundedReceiver<Notice>,
+) -> Result<()> {
+    let (state, envelopes) = handle.feed.subscribe();
+    let feed = handle.feed.clone();
+    let leave_text = "leave: the drill stops after what runs now; `lifeboat resume` goes on with it".to_owned();
+    let view = tui::Session {
+        state,
+        envelopes,
+        snapshot: Arc::new(move || feed.snapshot()),
+        commands: handle.commands.clone(),
+        clock: SystemClock::shared(),
+        player: None,
+        preview: home::preview(),
+        notices,
+        themes: home::themes(global)?,
+        options: home::options(global, session, leave_text),
+    };
+    home::watch(global, view).await
+}
+
+fn resume_hint(dir: &DrillDir) -> String {
+    format!("Go on with: lifeboat resume {}", dir.path().display())
+}
+
+fn say_end(concluded: &Concluded, state: &DrillState, dir: &DrillDir, outlet: &Outlet) -> Result<ExitCode> {
+    let code = match &concluded.end {
+        RunEnd::Finished(verdict) => verdict.exit_code(),
+        RunEnd::Left => Kind::Interrupted.code(),
+        RunEnd::NeedsPerson { .. } => Kind::NeedsPerson.code(),
+    };
+    let summary = summary(concluded, state, dir);
+    for line in summary {
+        eprintln!("{line}");
+    }
+    if outlet.json {
+        println!("{}", as_json(concluded, state, dir));
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// What a person reads last.
+fn summary(concluded: &Concluded, state: &DrillState, dir: &DrillDir) -> Vec<String> {
+    let mut lines = Vec::new();
+    match &concluded.end {
+        RunEnd::Finished(verdict) => lines.push(format!("{}: {}", state.runbook.title, verdict.word())),
+        RunEnd::Left => {
+            lines.push("The drill has not ended.".to_owned());
+            lines.push(resume_hint(dir));
+        }
+        RunEnd::NeedsPerson { step, why } => {
+            lines.push(format!("A person is needed at step `{step}`: {why}."));
+            lines.push(resume_hint(dir));
+        }
+    }
+    let now = state.latest.elapsed;
+    if let Some(rto) = state.rto(now) {
+        let target =
+            state.rto_target().map_or_else(String::new, |target| format!(" of {}", humantime::format_duration(target)));
+        let split = state.split(now);
+        lines.push(format!(
+            "RTO {:.1} s{target}  (machine {:.1} s, waiting for people {:.1} s)",
+            rto.as_secs_f64(),
+            split.machine.as_secs_f64(),
+            split.human.as_secs_f64()
+        ));
+    }
+    for rpo in state.rpos() {
+        if let Some(seconds) = rpo.seconds {
+            let target =
+                rpo.target.map_or_else(String::new, |target| format!(" of {}", humantime::format_duration(target)));
+            let lost = rpo
+                .lost_writes
+                .map_or_else(String::new, |(lost, of)| format!(", {lost} of {of} acknowledged writes lost"));
+            lines.push(format!("RPO {}: {seconds:.1} s{target}{lost}", rpo.system));
+        }
+    }
+    if let Some(left) = &concluded.evidence {
+        lines.push(format!("report  {}", left.report.display()));
+        lines.extend(left.lines.iter().cloned());
+    }
+    lines.push(format!("journal {}", dir.journal().display()));
+    lines
+}
+
+fn as_json(concluded: &Concluded, state: &DrillState, dir: &DrillDir) -> serde_json::Value {
+    let verdict = match &concluded.end {
+        RunEnd::Finished(verdict) => serde_json::to_value(verdict).unwrap_or_default(),
+        RunEnd::Left => "left".into(),
+        RunEnd::NeedsPerson { .. } => "needs-person".into(),
+    };
+    let rpos = state.rpos();
+    let by_system: serde_json::Map<String, serde_json::Value> =
+        rpos.iter().map(|rpo| (rpo.system.clone(), rpo.seconds.into())).collect();
+    let worst = rpos.iter().filter_map(|rpo| rpo.seconds).max_by(f64::total_cmp);
+    serde_json::json!({
+        "verdict": verdict,
+        "rto_seconds": state.rto(state.latest.elapsed).map(|rto| rto.as_secs_f64()),
+        "rpo_seconds": worst,
+        "rpo_seconds_by_system": by_system,
+        "drill": dir.id(),
+        "report_dir": concluded.evidence.as_ref().map(|left| as_text(&left.report)),
+        "journal": as_text(&dir.journal()),
+        "signed": concluded.evidence.as_ref().is_some_and(|left| left.signed),
+    })
+}
+
+fn as_text(path: &Path) -> String {
+    path.display().to_string()
+}

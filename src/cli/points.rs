@@ -1,0 +1,155 @@
+//! `lifeboat points`: what can be recovered, as found in the buckets now.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chrono::{DateTime, Local, SecondsFormat, Utc};
+
+use super::error::{CliError, Result};
+use super::{paths, runtime};
+use crate::event::{Failure, RecoveryTarget, SystemWindow, Window};
+use crate::inventory;
+use crate::recovery::{self, Wanted};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The inventory [default: lifeboat.toml]
+    #[arg(long, short, value_name = "FILE", env = "LIFEBOAT_INVENTORY")]
+    inventory: Option<PathBuf>,
+    /// Only these systems
+    #[arg(long = "system", value_name = "SYSTEM")]
+    systems: Vec<String>,
+    /// Say whether this target can be reached, and how: latest, a time with an offset, lsn:…, xid:…, name:…
+    #[arg(long, value_name = "TARGET")]
+    target: Option<String>,
+    /// Keep the target's own commit too
+    #[arg(long)]
+    inclusive: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let inventory = inventory::load(&paths::inventory(args.inventory.as_deref())?)?;
+    let target: Option<RecoveryTarget> = match args.target.as_deref().map(str::parse).transpose() {
+        Ok(target) => target,
+        Err(error) => {
+            return Err(CliError::usage(
+                Failure::new("that is no recovery target", error)
+                    .now("Write it like 2026-11-21T10:02:31+01:00, lsn:0/4A2F11C8, xid:8841, name:NAME or latest."),
+            ));
+        }
+    };
+    let systems = match args.systems.is_empty() {
+        true => inventory.systems.keys().cloned().collect(),
+        false => args.systems,
+    };
+    let window = runtime()?.block_on(recovery::collect(&inventory, &systems, None)).map_err(CliError::failed)?;
+    match target {
+        None => {
+            match args.json {
+                true => println!("{}", serde_json::json!(window)),
+                false => print(&window),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(target) => judge(&window, &target, args.inclusive, args.json),
+    }
+}
+
+/// Whether a target can be reached: exit code 0, else 1 with the reason.
+fn judge(window: &Window, target: &RecoveryTarget, inclusive: bool, json: bool) -> Result<ExitCode> {
+    let point = recovery::settle(window, target, inclusive).map_err(|refusal| CliError::failed(refusal.into()))?;
+    if json {
+        println!("{}", serde_json::json!(point));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{} {target} can be reached", if inclusive { "up to and with" } else { "just before" });
+    for found in &window.systems {
+        match found {
+            SystemWindow::Postgres { system, .. } => {
+                let plan = recovery::plan(window, system, &Wanted::of(&point, system))
+                    .map_err(|refusal| CliError::failed(refusal.into()))?;
+                println!(
+                    "  {system}: base backup {}, timeline {}, {} segments of WAL, at most {} bytes to fetch",
+                    plan.restore.label,
+                    plan.restore.timeline,
+                    plan.restore.segments.len(),
+                    plan.fetch_bytes
+                );
+                plan.warnings.iter().for_each(|warning| println!("    ▲ {warning}"));
+            }
+            SystemWindow::Redis { system, .. } => {
+                if let Some(snapshot) = point.snapshots.get(system) {
+                    println!("  {system}: snapshot {snapshot}");
+                }
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(window: &Window) {
+    for found in &window.systems {
+        match found {
+            SystemWindow::Postgres { system, backups, coverage, gaps, restore_points, warnings, .. } => {
+                println!("{system} (PostgreSQL)");
+                for backup in backups {
+                    println!(
+                        "  ■ base backup {}  ended {}  {} bytes, {} stored  timeline {}  from {}",
+                        backup.label,
+                        time(backup.stopped),
+                        backup.bytes,
+                        backup.stored_bytes,
+                        backup.timeline,
+                        backup.stop_lsn
+                    );
+                }
+                for run in coverage {
+                    let until = run.to_time.map_or_else(String::new, |at| format!("  archived until {}", time(at)));
+                    println!(
+                        "  ━ WAL {} … {}  timeline {}  {} → {}{until}",
+                        run.first_segment, run.last_segment, run.timeline, run.from, run.to
+                    );
+                }
+                for gap in gaps {
+                    println!(
+                        "  ✗ GAP {} … {}  timeline {}  {} segments are missing",
+                        gap.first_missing, gap.last_missing, gap.timeline, gap.segments
+                    );
+                }
+                for point in restore_points {
+                    println!("  ◆ restore point {}  {}  {}", point.name, time(point.at), point.lsn);
+                }
+                if backups.is_empty() {
+                    println!("  nothing can be restored: there is no base backup");
+                }
+                warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
+            }
+            SystemWindow::Redis { system, snapshots, warnings } => {
+                println!("{system} (Redis)");
+                for snapshot in snapshots {
+                    println!(
+                        "  ○ snapshot {}  {}  {} keys, {} bytes",
+                        snapshot.label,
+                        time(snapshot.at),
+                        snapshot.keys,
+                        snapshot.bytes
+                    );
+                }
+                if snapshots.is_empty() {
+                    println!("  nothing can be restored: there is no snapshot");
+                }
+                warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
+            }
+        }
+    }
+}
+
+/// Local with its offset, then UTC.
+fn time(at: DateTime<Utc>) -> String {
+    let local = at.with_timezone(&Local);
+    let utc = at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    format!("{} ({utc})", local.format("%Y-%m-%d %H:%M:%S%.3f %:z"))
+}

@@ -1,0 +1,171 @@
+//! `lifeboat run`
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::error::{CliError, Result};
+use super::live::{Live, Outlet};
+use super::setup::Setup;
+use super::{Global, Session, paths, runtime};
+use crate::engine::{Opening, Unattended};
+use crate::event::{Failure, Mode};
+use crate::journal::DrillDir;
+use crate::runbook::{OnFailure, Runbook};
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// A runbook: a file, or one that comes with Lifeboat (restore-to-a-point, redis-restore, backup-now,
+    /// verify-backups, game-day)
+    #[arg(value_name = "RUNBOOK")]
+    pub runbook: PathBuf,
+    /// The inventory that it is bound to [default: lifeboat.toml]
+    #[arg(long, short, value_name = "FILE", env = "LIFEBOAT_INVENTORY")]
+    pub inventory: Option<PathBuf>,
+    /// Bind a role of the runbook to a system of the inventory
+    #[arg(long = "system", value_name = "ROLE=SYSTEM", value_parser = pair)]
+    pub systems: Vec<(String, String)>,
+    /// Give a variable its value
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = pair)]
+    pub variables: Vec<(String, String)>,
+    /// What it is run for
+    #[arg(long, value_enum, default_value = "drill")]
+    pub mode: ModeArg,
+    /// Who runs it [default: your user name]
+    #[arg(long, value_name = "NAME")]
+    pub operator: Option<String>,
+    /// Why: the words of the declaration
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub plan: bool,
+    #[command(flatten)]
+    pub headless: Headless,
+    /// Print one JSON object as the last line
+    #[arg(long)]
+    pub json: bool,
+    /// Sign the report with this SSH key at the end
+    #[arg(long, value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
+}
+
+/// Options of a run without a person.
+#[derive(Debug, Default, Clone, clap::Args)]
+pub struct Headless {
+    /// Run to the end without a terminal
+    #[arg(long)]
+    pub headless: bool,
+    /// Say yes where nothing is destroyed (in a sandbox: everywhere)
+    #[arg(long)]
+    pub yes: bool,
+    /// A TOML file with answers: `step-id = "answer"`
+    #[arg(long, value_name = "FILE")]
+    pub answers: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ModeArg {
+    Incident,
+    #[default]
+    Drill,
+}
+
+impl Headless {
+    /// `sandbox`: every target is a sandbox's.
+    pub fn unattended(&self, sandbox: bool) -> Result<Option<Unattended>> {
+        if !self.headless {
+            return match self.yes || self.answers.is_some() {
+                true => Err(CliError::usage(
+                    Failure::new("--yes and --answers are for a run without a person", "--headless is missing")
+                        .now("Add --headless, or leave them out and answer at the terminal."),
+                )),
+                false => Ok(None),
+            };
+        }
+        let answers = self.answers.as_deref().map(read_answers).transpose()?.unwrap_or_default();
+        Ok(Some(Unattended { yes: self.yes, sandbox, answers }))
+    }
+}
+
+fn pair(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+fn read_answers(path: &Path) -> Result<BTreeMap<String, String>> {
+    let bad = |why: String| {
+        CliError::usage(
+            Failure::new(format!("the answers in {} cannot be used", path.display()), why)
+                .now("Write one line a step: step-id = \"answer\"."),
+        )
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    toml::from_str(&text).map_err(|error| bad(error.to_string()))
+}
+
+pub fn run(global: &Global, args: Args, json: bool) -> Result<ExitCode> {
+    let runbook = paths::runbook(&args.runbook)?;
+    let session = Session::begin(global)?;
+    let setup = Setup {
+        inventory: paths::inventory(args.inventory.as_deref())?,
+        state: session.state.clone(),
+        systems: args.systems.iter().cloned().collect(),
+        variables: args.variables.iter().cloned().collect(),
+        mode: if args.mode == ModeArg::Incident { Mode::Incident } else { Mode::Drill },
+        operator: args.operator.clone(),
+        unattended: args.headless.unattended(false)?,
+        redactor: session.redactor.clone(),
+        runbook,
+    };
+    let mut opening = setup.opening()?;
+    if let Some(unattended) = &mut opening.unattended {
+        unattended.sandbox = opening.mode == Mode::Sandbox;
+    }
+    if args.plan {
+        return Ok(plan(&opening));
+    }
+    let drill = uuid::Uuid::now_v7().to_string();
+    let dir = DrillDir::new(&session.state, &drill);
+    let outlet = Outlet { json, sign_key: args.sign_key, reason: args.reason };
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let begun = opening.begin(dir.clone(), drill).map_err(|error| {
+            CliError::failed(Failure::new("the drill could not begin", error).now("Nothing was done."))
+        })?;
+        Live::new(global, &session, dir, begun, outlet).run().await
+    })
+}
+
+/// Says what would be done, step by step.
+fn plan(opening: &Opening) -> ExitCode {
+    let runbook: &Runbook = &opening.runbook;
+    println!("{}  (revision {}, {})", runbook.title, runbook.revision, runbook.id);
+    for (role, system) in &opening.bindings {
+        let address = opening.addresses.get(system).map_or("", String::as_str);
+        let environment = opening.inventory.systems.get(system).map_or("", |system| system.environment.as_str());
+        println!("  {role} is {system} ({environment}) at {address}");
+    }
+    for phase in &runbook.phases {
+        println!("\n{}", phase.title);
+        for index in phase.steps.clone() {
+            let step = &runbook.steps[index];
+            let needs: Vec<&str> = step.after.iter().map(|&i| runbook.steps[i].id.as_str()).collect();
+            // After every step before it: the usual, not worth a word.
+            let after = if needs.len() == index { String::new() } else { format!("  after {}", needs.join(", ")) };
+            println!("  {:<22} {:<22} {}{after}", step.id, step.kind.word(), step.title);
+            if let Some(loss) = &step.destroys {
+                println!("  {:<22} destroys {loss}; the target's name must be typed", "");
+            }
+            if let Some(condition) = &step.when {
+                println!("  {:<22} only when {condition}", "");
+            }
+            if step.on_failure != OnFailure::Ask {
+                println!("  {:<22} on failure: {:?}", "", step.on_failure);
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}

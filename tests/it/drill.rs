@@ -1,0 +1,149 @@
+//! The whole drill on real servers: an incident, its repair, the evidence; and the same with the program killed halfway.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use lifeboat::digest::Digest;
+use lifeboat::event::Event;
+use lifeboat::journal::Journal;
+use serde_json::Value;
+
+use crate::support::sandbox::{Place, last_line, text};
+
+/// Every file below a directory and its digest.
+fn listing(directory: &Path) -> BTreeMap<PathBuf, Digest> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        for path in std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.is_dir() {
+                true => open.push(path),
+                false => {
+                    found.insert(path.clone(), Digest::of_file(&path).unwrap().0);
+                }
+            }
+        }
+    }
+    found
+}
+
+fn path(value: &Value) -> PathBuf {
+    PathBuf::from(value.as_str().unwrap_or_else(|| panic!("{value} is no path")))
+}
+
+fn stock_verify(report: &Path, statement: &[u8]) -> bool {
+    let mut child = Command::new("ssh-keygen")
+        .args(["-Y", "verify", "-n", "lifeboat-operator", "-I", "operator@sandbox", "-f", "allowed_signers"])
+        .args(["-s", "statement.json.operator.sig"])
+        .current_dir(report)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("ssh-keygen runs");
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), statement).unwrap();
+    child.wait().unwrap().success()
+}
+
+/// The restored data is the ledger up to the recovered point, row for row, and nothing else.
+fn ledger_holds(place: &Place) -> Value {
+    let found = place.json(&["ledger", "--json"]);
+    assert_eq!(found["holds"], true, "{found}");
+    found
+}
+
+#[test]
+fn the_whole_drill_without_a_person() {
+    let place = Place::new("drill");
+    place.json(&["up", "--json"]);
+    let bucket = place.0.join("bucket");
+    let before = listing(&bucket);
+    assert!(before.len() > 5, "{before:?}");
+    let output = place.run(&["drill", "--headless", "--yes", "--json"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let found = last_line(&output);
+    assert_eq!(found["verdict"], "passed", "{found}");
+    let (rto, rpo) = (found["rto_seconds"].as_f64().unwrap(), found["rpo_seconds"].as_f64().unwrap());
+    assert!(rto > 0.0 && rto < 300.0 && rpo > 0.0 && rpo < 300.0, "{found}");
+    let ledger = ledger_holds(&place);
+    assert!(ledger["present"].as_u64().unwrap() > 100, "{ledger}");
+    // Nothing that was restored archives into the archive that it came from.
+    assert_eq!(listing(&bucket), before);
+
+    // The application works on the restored servers.
+    let status = place.json(&["status", "--json"]);
+    let restored: Vec<&Value> =
+        status["servers"].as_array().unwrap().iter().filter(|server| server["restored"] == true).collect();
+    assert_eq!(restored.len(), 2, "{status}");
+
+    let report = path(&found["report_dir"]);
+    for file in ["report.md", "report.html", "report.json", "statement.json", "VERIFY.txt", "allowed_signers"] {
+        assert!(report.join(file).exists(), "{file}");
+    }
+    let statement = std::fs::read(report.join("statement.json")).unwrap();
+    assert!(stock_verify(&report, &statement), "stock ssh-keygen refuses the statement");
+    for at in [0, statement.len() / 2, statement.len() - 1] {
+        let mut changed = statement.clone();
+        changed[at] ^= 1;
+        assert!(!stock_verify(&report, &changed), "stock ssh-keygen accepts a statement with byte {at} changed");
+    }
+    let journal = path(&found["journal"]);
+    let verified = place.lifeboat(&["verify"]).arg(journal.parent().unwrap()).output().unwrap();
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stdout));
+
+    // The journal holds no password.
+    let password = std::fs::read_to_string(place.0.join("secrets/orders-db")).unwrap();
+    let password = password.split([':', '@']).nth(2).unwrap().to_owned();
+    for artefact in listing(journal.parent().unwrap()).into_keys() {
+        let bytes = std::fs::read(&artefact).unwrap();
+        assert!(!text(&bytes).contains(&password), "{} holds a password", artefact.display());
+    }
+}
+
+#[test]
+fn killed_in_the_middle_of_the_restore_it_goes_on() {
+    let place = Place::new("killed");
+    place.json(&["up", "--json"]);
+    let mut child = place
+        .command(&["drill", "--headless", "--yes", "--json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first progress of the restore: bytes are moving.
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let restoring = lines.any(|line| line.unwrap().contains("at most"));
+    assert!(restoring, "the restore never began");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let drills = place.0.join("home/.local/state/lifeboat/drills");
+    let drill = std::fs::read_dir(&drills).unwrap().next().unwrap().unwrap().path();
+
+    let resumed = place.lifeboat(&["resume", "--headless", "--yes", "--json"]).arg(&drill).output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed.stderr));
+    assert_eq!(last_line(&resumed)["verdict"], "passed");
+    ledger_holds(&place);
+
+    let events: Vec<Event> =
+        Journal::read(&drill.join("journal.jsonl")).unwrap().envelopes.into_iter().map(|e| e.event).collect();
+    let starts =
+        |id: &str| events.iter().filter(|event| matches!(event, Event::StepStarted { step, .. } if step == id)).count();
+    assert_eq!((starts("fence"), starts("choose"), starts("promote")), (1, 1, 1), "a step that was done is repeated");
+    assert!(starts("restore-db") >= 2, "the restore was not taken up again");
+    assert!(events.iter().any(|event| matches!(event, Event::EngineStarted { .. })));
+    // What ended with the kill has ended: nothing but the four servers and the application is left.
+    let deadline = lifeboat::clock::boot_now() + Duration::from_secs(5);
+    let mut names = Vec::new();
+    while lifeboat::clock::boot_now() < deadline {
+        let comm = |(pid, _): &(u32, u32)| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        names = place.processes().iter().map(comm).map(|name| name.trim().to_owned()).collect();
+        names.retain(|name| name != "postgres" && name != "redis-server" && name != "lifeboat");
+        if names.is_empty() {
+            break;
+        }
+    }
+    assert!(names.is_empty(), "left behind: {names:?}");
+}
