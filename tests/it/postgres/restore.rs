@@ -7,7 +7,7 @@ use lifeboat::event::{Failure, RecoveryTarget, SystemWindow, Window};
 use lifeboat::recovery::{Wanted, plan};
 use lifeboat::secret::Secret;
 use lifeboat::system::postgres::restore::{Owner, undo};
-use lifeboat::system::postgres::{Reporter, Restore, Restored, catalogue};
+use lifeboat::system::postgres::{Report, Reporter, Restore, Restored, catalogue};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::postgres::{Primary, account, bin, program, stop_hard, value};
@@ -274,4 +274,34 @@ async fn a_target_that_the_wal_does_not_reach_is_no_success() {
     let failure = result.unwrap_err();
     assert!(failure.why.contains("the WAL ends before the target"), "{failure:?}");
     assert!(failure.why.contains("the last commit in it was at"), "{failure:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_run_is_taken_up_again() {
+    let primary = shop().await;
+    let before = primary.value(DIGEST).await;
+    primary.archive().await;
+    let mut first = restore_of(&primary, RecoveryTarget::Latest, true, "clone").await;
+    let (report, mut reports) = Reporter::channel(1024);
+    first.report = report;
+    let clone = Clone { directory: first.directory.clone() };
+    let running = tokio::spawn(first.run());
+    // The server was just started on verified files: here the program dies.
+    while let Some(said) = reports.recv().await {
+        if matches!(&said, Report::Line(line) if line.contains("recovery begins")) {
+            break;
+        }
+    }
+    running.abort();
+    let _ = running.await;
+    let restored = restore_of(&primary, RecoveryTarget::Latest, true, "clone").await.run().await.expect("it goes on");
+    assert!(restored.found, "what was verified is not fetched again");
+    assert_eq!(at(&restored, DIGEST).await, before);
+
+    // Cancelled is cancelled: no server stays.
+    let cancelled = restore_of(&primary, RecoveryTarget::Latest, false, "clone").await;
+    cancelled.cancel.cancel();
+    let failure = cancelled.run().await.unwrap_err();
+    assert!(failure.what.contains("cancelled"), "{failure:?}");
+    assert!(!clone.directory.join("postmaster.pid").exists());
 }

@@ -220,11 +220,15 @@ fn create(path: &Path, account: Option<&Account>) -> Result<(), Failure> {
 
 /// The pid of the server that runs on this data directory, if one does.
 pub fn running_server(data: &Path) -> Option<u32> {
-    let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let here = data.canonicalize().ok()?;
+    by_pid_file(&here).or_else(|| starting(&here))
+}
+
+fn by_pid_file(here: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(here.join("postmaster.pid")).ok()?;
     let mut lines = text.lines();
     let pid: u32 = lines.next()?.trim().parse().ok()?;
     let directory = lines.next()?;
-    let here = data.canonicalize().ok()?;
     if Path::new(directory).canonicalize().ok()? != here || !alive(pid) {
         return None;
     }
@@ -233,6 +237,19 @@ pub fn running_server(data: &Path) -> Option<u32> {
         Ok(cwd) if cwd != here => None,
         _ => Some(pid),
     }
+}
+
+/// A server that was started a moment ago has no pid file yet, but works in its directory and says `-D`, which its
+/// children do not.
+fn starting(here: &Path) -> Option<u32> {
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let in_it = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == here);
+        let line = in_it.then(|| std::fs::read(entry.path().join("cmdline")).ok()).flatten()?;
+        let mut words = line.split(|byte| *byte == 0);
+        let postgres = words.next().is_some_and(|program| program.ends_with(b"/postgres"));
+        (postgres && words.any(|word| word == b"-D")).then_some(pid)
+    })
 }
 
 pub fn alive(pid: u32) -> bool {

@@ -184,13 +184,13 @@ impl Header {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const SIZE: u64 = 16 << 20;
 
     /// A segment with nothing but its header.
-    fn segment_bytes(segment: Segment, system_identifier: u64) -> Vec<u8> {
+    pub fn segment_bytes(segment: Segment, system_identifier: u64) -> Vec<u8> {
         let mut bytes = vec![0; segment.size as usize];
         bytes[0..2].copy_from_slice(&0xD110_u16.to_le_bytes());
         bytes[2..4].copy_from_slice(&2_u16.to_le_bytes());

@@ -211,3 +211,6 @@ pub(super) fn note_missing(stage: &Path, name: &str) {
 pub fn missing_in(stage: &Path) -> Option<String> {
     std::fs::read_to_string(stage.join("missing")).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+use super::super::archive::Location;
+use super::super::fetch::{Fetch, Fetched};
+use super::super::name::{Segment, tests::segment_bytes};
+use super::super::push;
+use super::*;
+
+const SIZE: u64 = 1 << 20;
+const CLUSTER: u64 = 77;
+
+struct Stage {
+    directory: tempfile::TempDir,
+    location: Location,
+    names: Vec<String>,
+    runtime: tokio::runtime::Runtime,
+    counters: Arc<Counters>,
+}
+
+/// An archive of six segments, and an empty stage.
+fn stage() -> Stage {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["bucket", "stage", "source"] {
+        std::fs::create_dir(directory.path().join(name)).unwrap();
+    }
+    let location =
+        Location { url: format!("file://{}", directory.path().join("bucket").display()), prefix: String::new() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let names = (1..=6)
+        .map(|number| {
+            let segment = Segment { timeline: 1, number, size: SIZE };
+            let path = directory.path().join("source").join(segment.to_string());
+            std::fs::write(&path, segment_bytes(segment, CLUSTER)).unwrap();
+            runtime.block_on(push(&location.open().unwrap(), &path)).unwrap();
+            segment.to_string()
+        })
+        .collect();
+    Stage { directory, location, names, runtime, counters: Arc::default() }
+}
+
+impl Stage {
+    fn stager(&self, cluster: u64, window: u64) -> Stager {
+        Stager::prepare(
+            self.location.open().unwrap(),
+            self.directory.path().join("stage"),
+            self.names.clone(),
+            cluster,
+            None,
+            window,
+            Arc::clone(&self.counters),
+        )
+        .unwrap()
+    }
+
+    fn fetch(&self, name: &str) -> Result<Fetched, WalError> {
+        let fetch = Fetch {
+            location: self.location.clone(),
+            stage: Some(self.directory.path().join("stage")),
+            system_identifier: Some(CLUSTER),
+            end: None,
+        };
+        let to = self.directory.path().join("out");
+        let fetched = fetch.run(name, &to)?;
+        if fetched == Fetched::Restored {
+            let source = std::fs::read(self.directory.path().join("source").join(name)).unwrap();
+            assert!(std::fs::read(to).unwrap() == source, "{name}");
+        }
+        Ok(fetched)
+    }
+}
+
+#[test]
+fn a_fetch_waits_for_what_is_coming_and_only_for_that() {
+    let stage = stage();
+    let stager = stage.stager(CLUSTER, 2);
+    let folder = stage.directory.path().join("stage");
+    assert_eq!(on_its_way(&folder, &stage.names[0]), Way::Coming);
+    assert_eq!(on_its_way(&folder, &stage.names[1]), Way::Coming);
+    // The stager comes to it only after the server has taken others: waiting for it could be for ever.
+    assert_eq!(on_its_way(&folder, &stage.names[2]), Way::NotComing);
+    assert_eq!(stage.fetch(&stage.names[4]).unwrap(), Fetched::Restored);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| stage.fetch(&stage.names[0]).unwrap());
+        let staging = scope.spawn(|| stager.run(stage.runtime.handle(), &CancellationToken::new()));
+        assert_eq!(waiting.join().unwrap(), Fetched::Restored);
+        for name in &stage.names[1..] {
+            assert_eq!(stage.fetch(name).unwrap(), Fetched::Restored);
+        }
+        staging.join().unwrap().unwrap();
+    });
+    assert_eq!(stage.counters.delivered.load(Ordering::Relaxed), 6);
+    // Taken before, and asked for again, as PostgreSQL does; and the end of WAL.
+    assert_eq!(stage.fetch(&stage.names[2]).unwrap(), Fetched::Restored);
+    let beyond = Segment { timeline: 1, number: 7, size: SIZE }.to_string();
+    assert_eq!(stage.fetch(&beyond).unwrap(), Fetched::NotThere);
+    assert_eq!(missing_in(&folder), Some(beyond));
+}
+
+#[test]
+fn a_dead_stager_is_not_waited_for() {
+    let stage = stage();
+    drop(stage.stager(CLUSTER, 2));
+    assert_eq!(stage.fetch(&stage.names[0]).unwrap(), Fetched::Restored);
+}
+
+#[test]
+fn another_cluster_s_wal_is_not_staged() {
+    let stage = stage();
+    let stager = stage.stager(CLUSTER + 1, 2);
+    let error = stager.run(stage.runtime.handle(), &CancellationToken::new()).unwrap_err();
+    assert!(matches!(error, WalError::Bad(super::super::BadSegment::Foreign { .. })), "{error}");
+}
