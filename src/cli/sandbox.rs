@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{CliError, Kind, Result};
@@ -16,6 +17,7 @@ use super::{Global, Session, runtime};
 use crate::clock;
 use crate::event::{Failure, Mode, parse_time};
 use crate::journal::DrillDir;
+use crate::process::Account;
 use crate::runbook;
 use crate::sandbox::{
     Intent, Layout, Options, Sandbox, SandboxError, Scale, Status, VARIABLE, account, app, drop_privileges, install,
@@ -197,10 +199,10 @@ fn run_status(look: &Look) -> Result<ExitCode> {
 }
 
 fn run_down(look: &Look) -> Result<ExitCode> {
-    let sandbox = enter(&look.place, Intent::Look)?;
+    // Root stays root here: a drill that root ran against the sandbox left files that only root can remove.
+    let (sandbox, _) = find(&look.place)?;
     let ended = runtime()?.block_on(sandbox.down())?;
     let dir = sandbox.layout().dir();
-    // As root it was given up before: an empty directory in a directory of root's stays.
     let removed = !dir.exists();
     let text = dir.display();
     match (look.json, ended) {
@@ -254,12 +256,14 @@ fn build(place: &Place, build: &Build) -> Result<Option<Status>> {
         eprintln!("{seconds:6.1} s  {line}");
     };
     runtime()?.block_on(async {
+        // Before anything starts: from here on no signal ends this program without its servers.
+        let interrupted = interruption()?;
         let cancel = CancellationToken::new();
         let up = sandbox.up(&options, &cancel, &tell);
-        tokio::pin!(up);
+        tokio::pin!(up, interrupted);
         tokio::select! {
             status = &mut up => Ok(Some(status?)),
-            _ = tokio::signal::ctrl_c() => {
+            () = &mut interrupted => {
                 cancel.cancel();
                 // It ends its servers first.
                 let _ = up.await;
@@ -269,15 +273,36 @@ fn build(place: &Place, build: &Build) -> Result<Option<Status>> {
     })
 }
 
+/// Completes when somebody wants this program to end; listens from now on.
+fn interruption() -> Result<impl Future<Output = ()>> {
+    let listen = |kind| signal(kind).map_err(|source| SandboxError::Os { operation: "listening for signals", source });
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
+
 /// Finds the directory and gives up root.
 fn enter(place: &Place, intent: Intent) -> Result<Sandbox> {
+    let (sandbox, account) = find(place)?;
+    drop_privileges(sandbox.layout(), account.as_ref(), intent)?;
+    Ok(sandbox)
+}
+
+/// The directory, and whom its servers run as when this is root.
+fn find(place: &Place) -> Result<(Sandbox, Option<Account>)> {
     let account = account()?;
     let layout = match &place.dir {
         Some(dir) => Layout::new(dir)?,
         None => Layout::standard(account.as_ref())?,
     };
-    drop_privileges(&layout, account.as_ref(), intent)?;
-    Ok(Sandbox::at(layout))
+    Ok((Sandbox::at(layout), account))
 }
 
 fn print(status: &Status, json: bool) {

@@ -2,75 +2,26 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use lifeboat::event::parse_time;
-use lifeboat::process::Account;
+use lifeboat::event::{Measure, RecoveryTarget, parse_time};
+use lifeboat::recovery::{Wanted, bucket_of, collect, plan};
 use lifeboat::report::sign::Role;
 use lifeboat::sandbox::ledger;
+use lifeboat::secret::Secret;
 use lifeboat::store::Bucket;
+use lifeboat::system::postgres::restore::Owner;
 use lifeboat::system::{postgres, redis};
 use lifeboat::{clock, inventory};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
-/// A directory name in /tmp, where every user may create and remove; a sandbox left there goes with it.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Self {
-        Self(PathBuf::from(format!("/tmp/lb-{name}-{}", std::process::id())))
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
-        command.arg("sandbox").args(args).env("LIFEBOAT_SANDBOX_DIR", &self.0).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("the program runs")
-    }
-
-    /// The last line of standard output, as JSON; the command must succeed.
-    fn json(&self, args: &[&str]) -> Value {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
-        let stdout = text(&output.stdout);
-        serde_json::from_str(stdout.lines().last().expect("a line")).expect("a JSON object")
-    }
-
-    /// Processes that work below the directory or run a program of it.
-    fn processes(&self) -> Vec<(u32, u32)> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-            let inside =
-                |link: &str| std::fs::read_link(entry.path().join(link)).is_ok_and(|to| to.starts_with(&self.0));
-            if inside("cwd") || inside("exe") {
-                found.push((pid, entry.metadata().map_or(0, |meta| meta.uid())));
-            }
-        }
-        found
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.0.exists() {
-            self.run(&["down"]);
-        }
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use crate::support::postgres::{account, bin, value};
+use crate::support::sandbox::{Place, text};
 
 fn owner() -> u32 {
-    Account::unprivileged()
-        .expect("the accounts")
-        .map_or_else(|| nix::unistd::geteuid().as_raw(), |account| account.uid)
+    account().map_or_else(|| nix::unistd::geteuid().as_raw(), |account| account.uid)
 }
 
 fn number(value: &Value) -> u64 {
@@ -104,8 +55,14 @@ async fn an_incident_from_up_to_down() {
     let again = place.json(&["up", "--json"]);
     assert_eq!(again, status);
 
+    recovered(&place, &status).await;
+    let touched = place.json(&["status", "--json"]);
+    assert_eq!(touched["state"], "touched");
+    let restored = touched["servers"].as_array().unwrap().iter().find(|server| server["restored"] == true).unwrap();
+    assert_eq!((restored["name"].as_str(), number(&restored["uid"])), (Some("orders-db"), u64::from(owner())));
+
     let down = place.json(&["down", "--json"]);
-    assert_eq!((&down["removed"], number(&down["ended"])), (&Value::Bool(true), 2));
+    assert_eq!((&down["removed"], number(&down["ended"])), (&Value::Bool(true), 3));
     assert!(!place.0.exists());
     assert_eq!(place.processes(), []);
     assert_eq!(place.json(&["down", "--json"])["ended"], Value::Null);
@@ -191,6 +148,45 @@ fn losses(status: &Value) {
     assert_eq!(parse_time(started).expect("it has an offset"), at("damage_at"));
 }
 
+/// Restored to the moment of the damage, the database equals the ledger row for row; and the wounds are healed.
+async fn recovered(place: &Place, status: &Value) {
+    let inventory = inventory::load(Path::new(status["inventory"].as_str().unwrap())).expect("it loads");
+    let system = &inventory.systems["orders-db"];
+    let damage_at = parse_time(status["variables"]["damage_at"].as_str().unwrap()).expect("it has an offset");
+    let window = collect(&inventory, &["orders-db".to_owned()], Some(damage_at)).await.expect("the window");
+    let wanted = Wanted::new(RecoveryTarget::Time { time: damage_at }, true);
+    let location = bucket_of(&inventory, system).expect("the bucket");
+    let restore = postgres::Restore {
+        bucket: location.open().expect("the bucket opens"),
+        location,
+        plan: plan(&window, "orders-db", &wanted).expect("a plan").restore,
+        directory: system.restore.directory.clone(),
+        port: system.restore.port,
+        run_as: account().map(|account| account.name),
+        bin: Some(bin()),
+        lifeboat: PathBuf::from(status["lifeboat"].as_str().unwrap()),
+        source: system.url.resolve().expect("the URL"),
+        owner: Owner { drill: "1".to_owned(), system: "orders-db".to_owned(), effect_key: "1".to_owned() },
+        cancel: CancellationToken::new(),
+        report: postgres::Reporter::silent(),
+    };
+    let restored = restore.run().await.expect("the restore succeeds");
+    assert!(restored.recovered_to.is_some_and(|at| at <= damage_at));
+    let payments = value(&Secret::new(restored.url), "select count(*) from payments").await;
+    let orders = number(&status["incident"]["acknowledged_before_damage"]);
+    assert!(payments.parse::<u64>().unwrap() >= 12_000 + orders, "{payments}");
+
+    let found = place.json(&["ledger", "--json"]);
+    assert_eq!(found["holds"], true, "{found}");
+    assert!(number(&found["present"]) >= orders && number(&found["lost"]) >= 10, "{found}");
+    let check = Command::new(status["variables"]["ledger_check"].as_str().unwrap()).output().expect("it runs");
+    assert!(check.status.success(), "{}", text(&check.stderr));
+    let said: Value = serde_json::from_slice(&check.stdout).expect("one JSON object");
+    let measure: Measure = serde_json::from_value(said["measures"][0].clone()).expect("a measure");
+    assert!(matches!(measure, Measure::LostWrites { lost, acknowledged, .. }
+        if lost == number(&found["lost"]) && acknowledged == number(&status["incident"]["acknowledged"])));
+}
+
 #[test]
 fn a_directory_of_somebody_else_is_refused() {
     let place = Place::new("foreign");
@@ -227,7 +223,7 @@ async fn half_built(place: &Place) -> Child {
 
 #[tokio::test]
 async fn a_killed_up_is_cleaned_away() {
-    let place = Place::new("killed");
+    let place = Place::new("cut");
     let mut up = half_built(&place).await;
     // A `down` meanwhile does not interfere.
     assert!(text(&place.run(&["down"]).stderr).contains("another `lifeboat sandbox` is at work"));
