@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, pin_mut};
 use serde::Serialize;
 
 use super::{Entry, LedgerError, read, row_digest};
+use crate::clock;
 use crate::digest::Digest;
 use crate::event::Measure;
 use crate::secret::Secret;
@@ -15,6 +17,9 @@ use crate::system::postgres::Url;
 
 /// Rows that are named; the others are only counted.
 const NAMED: usize = 20;
+
+/// How long an order may take from the table into the ledger.
+const IN_FLIGHT: Duration = Duration::from_secs(2);
 
 /// A row that is there and is not what was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,9 +83,7 @@ pub async fn compare(
     restored: &Secret,
     until: Option<DateTime<Utc>>,
 ) -> Result<Comparison, LedgerError> {
-    let path = ledger.to_owned();
-    let io = |source| LedgerError::Io { operation: "reading", path: ledger.to_owned(), source };
-    let entries = tokio::task::spawn_blocking(move || read(&path)).await.map_err(|error| io(error.into()))??;
+    let first = entries(ledger).await?.iter().map(|entry| entry.id).min();
     let url = Url::parse(restored)?;
     let client = url.connect().await?;
     // All servers of the sandbox are on this machine: the port is the server, however its host is spelled.
@@ -89,11 +92,26 @@ pub async fn compare(
         Some(until) => Some(until),
         None => last_replayed(&client).await?,
     };
-    let found = match entries.iter().map(|entry| entry.id).min() {
+    let found = match first {
         Some(first) => rows(&client, first).await?,
         None => HashMap::new(),
     };
-    Ok(judge(&entries, &here, &found, until))
+    // An order is in the table a moment before it is in the ledger. After a cutover the shop trades on: the ledger is read
+    // after the rows, and again while a row is not in it yet.
+    let deadline = clock::boot_now() + IN_FLIGHT;
+    loop {
+        let comparison = judge(&entries(ledger).await?, &here, &found, until);
+        if (comparison.mismatched == 0 && comparison.extra == 0) || clock::boot_now() > deadline {
+            return Ok(comparison);
+        }
+        clock::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn entries(ledger: &Path) -> Result<Vec<Entry>, LedgerError> {
+    let path = ledger.to_owned();
+    let io = |source| LedgerError::Io { operation: "reading", path: ledger.to_owned(), source };
+    tokio::task::spawn_blocking(move || read(&path)).await.map_err(|error| io(error.into()))?
 }
 
 async fn last_replayed(client: &tokio_postgres::Client) -> Result<Option<DateTime<Utc>>, LedgerError> {

@@ -31,7 +31,7 @@ impl Place {
     /// The last line of standard output, as JSON; the command must succeed.
     pub fn json(&self, args: &[&str]) -> Value {
         let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        assert!(output.status.success(), "{args:?}: {}{}", text(&output.stdout), text(&output.stderr));
         last_line(&output)
     }
 
