@@ -220,10 +220,7 @@ impl Run {
                     }
                 }
                 Effect::Snapshot => self.snapshot(),
-                Effect::Suspend => {
-                    self.guard.suspend().map_err(TuiError::Suspend)?;
-                    self.app.touch();
-                }
+                Effect::Suspend => self.guard.suspend().map_err(TuiError::Suspend)?,
                 Effect::Redraw => {
                     self.guard.clear().map_err(TuiError::Draw)?;
                     self.app.touch();

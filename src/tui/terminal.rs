@@ -56,6 +56,9 @@ impl Guard {
 
     /// Draws one frame between the marks of a synchronised update, so that no terminal shows half of it.
     pub fn draw(&mut self, render: impl FnOnce(&mut ratatui::Frame<'_>)) -> io::Result<()> {
+        if !HELD.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         queue!(self.terminal.backend_mut(), BeginSynchronizedUpdate)?;
         let drawn = self.terminal.draw(render).map(|_| ());
         execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)?;
@@ -82,12 +85,11 @@ impl Guard {
         self.clear()
     }
 
-    /// Gives the terminal back, stops this program as `^Z` does, and takes it again once it goes on.
+    /// Gives the terminal back and stops this program, as `^Z` does. The SIGCONT that lets it go on is for the loop, which
+    /// calls [`Self::take_again`]; until then nothing is drawn.
     pub fn suspend(&mut self) -> io::Result<()> {
         give_back();
-        raise(Signal::SIGSTOP).map_err(io::Error::from)?;
-        take(self.mouse)?;
-        self.clear()
+        raise(Signal::SIGSTOP).map_err(io::Error::from)
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use lifeboat::clock::{self, Clock, Stamp};
 use lifeboat::event::{self, Event, Line, Stream};
-use lifeboat::tui::{Notice, Session, run_drill};
+use lifeboat::tui::home::{self, HomeChoice, HomeOptions};
+use lifeboat::tui::{Leave, Notice, Session, TuiError, run_drill};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -70,7 +71,20 @@ impl Clock for Running {
 #[ignore = "the program that the tests of this file start in a terminal"]
 fn inside() {
     let Ok(mode) = std::env::var(MODE) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    while mode == "home" {
+        // As the command line does: each screen has a runtime of its own.
+        let options = HomeOptions { themes: themes("dark"), zone: zone(), ascii: false, log_file: None };
+        match runtime().block_on(home::run(home_model(), options)).unwrap() {
+            HomeChoice::Resume(_) => println!("left: {:?}", drill(runtime(), String::new())),
+            HomeChoice::Quit => return,
+            other => panic!("{other:?}"),
+        }
+    }
+    println!("left: {:?}", drill(runtime(), mode));
+}
+
+fn drill(runtime: tokio::runtime::Runtime, mode: String) -> Result<Leave, TuiError> {
     let leave = runtime.block_on(async move {
         let mut story = restoring();
         let (envelopes_in, envelopes) = tokio::sync::broadcast::channel(1024);
@@ -115,8 +129,8 @@ fn inside() {
         });
         run_drill(session).await
     });
-    println!("left: {leave:?}");
     runtime.shutdown_background();
+    leave
 }
 
 #[test]
@@ -169,11 +183,29 @@ fn a_suspended_program_has_given_the_terminal_back_and_takes_it_again() {
     let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
     assert_eq!(stopped, WaitStatus::Stopped(pid, Signal::SIGSTOP));
     assert!(!terminal.is_raw());
+    terminal.wait_until("what was there before", |screen| !screen.contains("Restore orders-db"));
     signal(&terminal, Signal::SIGCONT);
     terminal.wait_for("Restore orders-db and stop at the point");
     assert!(terminal.is_raw());
     terminal.keys("qy");
     terminal.wait_for("left: Ok(Left)");
+    assert!(terminal.end().success());
+    assert!(is_given_back(&terminal));
+}
+
+#[test]
+fn from_home_into_a_drill_and_back_again() {
+    let mut terminal = start("home", 100, 30);
+    for _ in 0..3 {
+        terminal.wait_for("NEEDS ATTENTION");
+        terminal.keys("\r");
+        terminal.wait_for("Restore orders-db and stop at the point");
+        terminal.keys("q");
+        terminal.wait_for("Leave?");
+        terminal.keys("y");
+    }
+    terminal.wait_for("NEEDS ATTENTION");
+    terminal.keys("q");
     assert!(terminal.end().success());
     assert!(is_given_back(&terminal));
 }
