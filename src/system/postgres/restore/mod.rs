@@ -421,6 +421,7 @@ impl Restore {
             plan: &self.plan,
             start: manifest.start_lsn,
             pid: ready.pid,
+            data: self.directory.clone(),
             log: target.ours("server.log"),
             stage: target.ours("stage"),
             user: source.user().unwrap_or("postgres"),

@@ -71,6 +71,8 @@ pub struct Watch<'a> {
     pub plan: &'a Plan,
     pub start: Lsn,
     pub pid: u32,
+    /// The data directory.
+    pub data: PathBuf,
     pub log: PathBuf,
     pub stage: PathBuf,
     pub user: &'a str,
@@ -185,9 +187,16 @@ impl Watch<'_> {
         }
     }
 
+    /// Whether the postmaster says in its pid file that it is ready: a log-in before that fails, and its FATAL line in the
+    /// log would frighten whoever reads along.
+    fn lets_in(&self) -> bool {
+        let text = std::fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
+        text.lines().nth(7).is_some_and(|status| status.trim() == "ready")
+    }
+
     /// A superuser's session, or `None` while the server does not let anyone in.
     async fn log_in(&self) -> Result<Option<(Client, Url)>, Failure> {
-        if !self.place.socket.join(format!(".s.PGSQL.{}", self.place.port)).exists() {
+        if !self.lets_in() {
             return Ok(None);
         }
         for database in [self.database, "postgres", "template1"] {
