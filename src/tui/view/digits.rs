@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 /// Three columns and five rows of pixels a digit, a bit a pixel, the top row first.
 const DIGITS: [[u8; 5]; 10] = [
     [0b111, 0b101, 0b101, 0b101, 0b111],
-    [0b010, 0b110, 0b010, 0b010, 0b111],
+    [0b001, 0b001, 0b001, 0b001, 0b001],
     [0b111, 0b001, 0b111, 0b100, 0b111],
     [0b111, 0b001, 0b111, 0b001, 0b111],
     [0b101, 0b101, 0b111, 0b001, 0b001],
@@ -100,6 +100,6 @@ mod tests {
     fn digits_look_like_themselves() {
         let drawn = rows("12:4", Style::new(), 14, 30, false).unwrap();
         let text: Vec<String> = drawn.iter().map(|row| row.spans[0].content.to_string()).collect();
-        assert_eq!(text, ["▄█  ▀▀█ ▄ █ █", " █  █▀▀ ▄ ▀▀█", "▀▀▀ ▀▀▀     ▀"]);
+        assert_eq!(text, ["  █ ▀▀█ ▄ █ █", "  █ █▀▀ ▄ ▀▀█", "  ▀ ▀▀▀     ▀"]);
     }
 }

@@ -133,6 +133,13 @@ fn price(app: &App, preview: &PointPreview, columns: usize) -> Vec<Line<'static>
 
 type Cells = Vec<(char, Style)>;
 
+/// Writes a label. Its spaces do not break, so that the cursor's line does not cut through it.
+fn write(cells: &mut [(char, Style)], text: &str, style: Style) {
+    for (cell, symbol) in cells.iter_mut().zip(text.chars()) {
+        *cell = (if symbol == ' ' { '\u{a0}' } else { symbol }, style);
+    }
+}
+
 struct Plot<'a> {
     app: &'a App,
     view: &'a Picker,
@@ -175,9 +182,7 @@ impl Plot<'_> {
             Some(left) if free(row, left) => left,
             _ => return,
         };
-        for (cell, symbol) in row[start..].iter_mut().zip(text.chars()) {
-            *cell = (symbol, style);
-        }
+        write(&mut row[start..], text, style);
     }
 
     /// As [`Self::beside`]; without room there, the text interrupts the line that ends at the moment.
@@ -191,9 +196,7 @@ impl Plot<'_> {
             return;
         }
         if let Some(start) = column.checked_sub(long + 1) {
-            for (cell, symbol) in row[start..].iter_mut().zip(format!(" {text} ").chars()) {
-                *cell = (symbol, style);
-            }
+            write(&mut row[start..], &format!(" {text} "), style);
         }
     }
 

@@ -72,13 +72,15 @@ impl Clock for Running {
 fn inside() {
     let Ok(mode) = std::env::var(MODE) else { return };
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    while mode == "home" {
-        // As the command line does: each screen has a runtime of its own.
-        let options = HomeOptions { themes: themes("dark"), zone: zone(), ascii: false, log_file: None };
-        match runtime().block_on(home::run(home_model(), options)).unwrap() {
-            HomeChoice::Resume(_) => println!("left: {:?}", drill(runtime(), String::new())),
-            HomeChoice::Quit => return,
-            other => panic!("{other:?}"),
+    if mode == "home" {
+        loop {
+            // As the command line does: each screen has a runtime of its own.
+            let options = HomeOptions { themes: themes("dark"), zone: zone(), ascii: false, log_file: None };
+            match runtime().block_on(home::run(home_model(), options)).unwrap() {
+                HomeChoice::Resume(_) => println!("left: {:?}", drill(runtime(), String::new())),
+                HomeChoice::Quit => return,
+                other => panic!("{other:?}"),
+            }
         }
     }
     println!("left: {:?}", drill(runtime(), mode));
