@@ -255,7 +255,12 @@ pub fn preview() -> Preview {
                 let add = |sum: Option<u64>, more: u64| Some(sum.unwrap_or(0) + more);
                 preview.bytes_to_fetch = add(preview.bytes_to_fetch, plan.fetch_bytes);
                 preview.segments_to_replay = add(preview.segments_to_replay, plan.restore.segments.len() as u64);
-                preview.loss_seconds = plan.loss.map(|loss| loss.as_seconds_f64()).or(preview.loss_seconds);
+                let loss = plan.loss.map(|loss| loss.as_seconds_f64());
+                if let Some(after) = loss.filter(|loss| *loss < 0.0) {
+                    let text = format!("it lies {:.1} s after the incident: the damage comes back with it", -after);
+                    preview.warnings.push(text);
+                }
+                preview.loss_seconds = loss.map(|loss| loss.max(0.0)).or(preview.loss_seconds);
                 preview.lines.push(format!("{system}: base backup {}", plan.backup.label));
                 preview.warnings.extend(plan.warnings);
             }

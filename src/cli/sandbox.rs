@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::error::{CliError, Kind, Result};
 use super::live::{Live, Outlet};
 use super::run::Headless;
-use super::setup::Setup;
+use super::setup::{self, Setup};
 use super::{Global, Session, runtime};
 use crate::clock;
 use crate::event::{Failure, Mode, parse_time};
-use crate::journal::DrillDir;
+use crate::journal::{self, DrillDir};
 use crate::process::Account;
 use crate::runbook;
 use crate::sandbox::{
@@ -163,6 +163,7 @@ fn run_up(up: Up) -> Result<ExitCode> {
 fn run_drill(global: &Global, drill: Drill) -> Result<ExitCode> {
     // Wrong options are found before anything is built.
     let unattended = drill.headless.unattended(true)?;
+    refuse_over_a_drill(&drill.look.place)?;
     let interrupted = Ok(ExitCode::from(Kind::Interrupted.code()));
     let Some(_) = build(&drill.look.place, &drill.build)? else { return interrupted };
     let layout = enter(&drill.look.place, Intent::Look)?.layout().clone();
@@ -190,6 +191,24 @@ fn run_drill(global: &Global, drill: Drill) -> Result<ExitCode> {
             .map_err(|error| CliError::failed(Failure::new("the drill could not begin", error)))?;
         Live::new(global, &session, dir, begun, outlet).run().await
     })
+}
+
+/// A drill that has not ended still needs the servers that another incident would take away.
+fn refuse_over_a_drill(place: &Place) -> Result<()> {
+    let (sandbox, _) = find(place)?;
+    let layout = sandbox.layout();
+    let drills = journal::layout::list(&layout.home().join(".local/state/lifeboat")).unwrap_or_default();
+    let open = drills.iter().find(|dir| setup::fold(&dir.journal()).is_ok_and(|drill| drill.finished.is_none()));
+    match open {
+        None => Ok(()),
+        Some(dir) => Err(CliError::usage(
+            Failure::new("a drill in this sandbox has not ended", dir.path().display()).now(format!(
+                "Go on with it: lifeboat resume {}\nOr give it up: lifeboat sandbox down --dir {}",
+                dir.path().display(),
+                layout.dir().display()
+            )),
+        )),
+    }
 }
 
 fn run_status(look: &Look) -> Result<ExitCode> {

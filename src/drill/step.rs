@@ -129,14 +129,21 @@ impl StepState {
         self.attempts.last().map_or(0, |attempt| attempt.number)
     }
 
-    /// How long it has taken so far, or took: first start to last end.
+    /// How long its attempts have taken so far, together; the waits between them do not count.
     pub fn duration(&self, now: Elapsed) -> Option<Elapsed> {
-        let started = self.started()?.elapsed;
-        let end = match self.status {
-            StepStatus::Running | StepStatus::Retrying { .. } | StepStatus::InDoubt => now,
-            _ => self.ended().map_or(now, |moment| moment.elapsed),
+        self.started()?;
+        let open = matches!(self.status, StepStatus::Running | StepStatus::InDoubt);
+        let last = self.attempts.len() - 1;
+        let span = |(index, attempt): (usize, &Attempt)| {
+            // One that a crash cut off has no end; the next began when it was known to be over.
+            let end = match attempt.ended {
+                Some(ended) => ended.elapsed,
+                None if index == last && open => now,
+                None => self.attempts.get(index + 1).map_or(attempt.started.elapsed, |next| next.started.elapsed),
+            };
+            end.saturating_sub(attempt.started.elapsed)
         };
-        Some(end.saturating_sub(started))
+        Some(self.attempts.iter().enumerate().filter(|(_, attempt)| !attempt.undo).map(span).sum())
     }
 
     pub(super) fn fold(&mut self, event: &Event, at: Moment) {

@@ -3,6 +3,7 @@ mod drill;
 mod invalid_files;
 mod orders;
 mod postgres;
+mod recordings;
 mod redis;
 mod report;
 mod sandbox;

@@ -62,7 +62,11 @@ impl App {
                 _ => self.notice = Some("the step asks nothing any more".to_owned()),
             },
             Question::Undo { step } => effects.push(Effect::Send(Command::Undo { step: self.id(step) })),
-            Question::Again { step } => effects.push(Effect::Send(Command::Retry { step: self.id(step) })),
+            Question::Again { step } => {
+                effects.push(Effect::Send(Command::Retry { step: self.id(step) }));
+                // The drill goes on from there, and the view with it.
+                (self.selected, self.scroll) = (None, None);
+            }
             Question::Leave | Question::Interrupt => {}
         }
     }
