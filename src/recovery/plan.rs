@@ -153,6 +153,10 @@ impl View<'_> {
             warnings
                 .push(format!("timeline {timeline} is followed; the newest backup is of timeline {}", newest.timeline));
         }
+        if wanted.target == RecoveryTarget::Latest && reach.hole.is_some() {
+            // "All there is" would end at the hole and give up what lies behind it without a word.
+            return Err(self.ends(&reach));
+        }
         if let Some(hole) = &reach.hole {
             warnings.push(format!("{hole} is missing; nothing behind it can be reached"));
         }

@@ -77,7 +77,9 @@ impl Refusal {
             Self::NoSuchBackup { .. } => "choose another base backup",
             Self::BeforeBackup { .. } => "choose a later target, or find an older backup",
             Self::BeyondWal { .. } => "choose an earlier target, or `latest` for all there is",
-            Self::Gap { .. } => "choose a target before the hole, or bring the missing segment back",
+            Self::Gap { .. } => {
+                "bring the missing segment back, or choose a time or an LSN before the hole: what lies behind it is lost"
+            }
             Self::UnknownTimeline { .. } => "choose one of the timelines that are there",
             Self::Ambiguous { .. } => {
                 "say which timeline is the real one; the other may be a clone's or an old primary's"

@@ -142,9 +142,10 @@ fn a_hole_is_named_and_never_crossed() {
         "{refusal:?}"
     );
     assert!(ask(&holed, at("09:20:00")).is_ok());
-    let latest = ask(&holed, RecoveryTarget::Latest).unwrap();
-    assert_eq!(latest.restore.end, Lsn(7 * SEGMENT), "latest ends at the hole, and says so");
-    assert!(latest.warnings[0].contains("000000010000000000000007"), "{:?}", latest.warnings);
+    let latest = ask(&holed, RecoveryTarget::Latest);
+    assert!(matches!(latest, Err(Refusal::Gap { .. })), "what lies behind the hole is not given up without a word");
+    let before = ask(&holed, at("09:20:00")).unwrap();
+    assert!(before.warnings[0].contains("000000010000000000000007"), "{:?}", before.warnings);
 }
 
 #[test]

@@ -33,9 +33,9 @@ pub fn run() {
     // Keys while it floods: help opens and closes.
     for _ in 0..10 {
         terminal.keys("?");
-        answers.push(terminal.wait_until("the help", |screen| screen.contains("this help")));
+        answers.push(terminal.wait_until("the help", |screen| screen.contains("─ Keys ─")));
         terminal.keys("\x1b");
-        terminal.wait_until("the drill", |screen| !screen.contains("this help"));
+        terminal.wait_until("the drill", |screen| !screen.contains("─ Keys ─"));
     }
     terminal.wait_for("The flood has ended");
     let ours = boot_now() - began;

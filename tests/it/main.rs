@@ -1,4 +1,5 @@
 mod architecture;
+mod bad_input;
 mod drill;
 mod invalid_files;
 mod orders;
