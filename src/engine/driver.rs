@@ -132,10 +132,16 @@ impl Driver {
         for running in self.running.values() {
             running.cancel.cancel();
         }
-        // Children get their grace; what they leave undone is in doubt at resume.
+        // Children get their grace. What passed meanwhile is recorded; what was cut off is not called a failure: it has no
+        // outcome, and is in doubt at resume.
         while result.is_ok() && !self.running.is_empty() {
             match self.reports.recv().await {
-                Some((index, Report::Finished { outcome, output })) => self.finished(index, *outcome, output)?,
+                Some((index, Report::Finished { outcome, output })) if outcome.status == Status::Passed => {
+                    self.finished(index, *outcome, output)?;
+                }
+                Some((index, Report::Finished { .. })) => {
+                    self.running.remove(&index);
+                }
                 Some(_) => {}
                 None => break,
             }
@@ -149,7 +155,9 @@ impl Driver {
             if let Some(verdict) = self.feed.read(|state| state.finished.map(|(_, verdict)| verdict)) {
                 return Ok(RunEnd::Finished(verdict));
             }
-            if let Some((step, why)) = self.needs_person.take() {
+            // What works by itself is not cut off because another step needs a person.
+            let only_waiting = self.running.values().all(|running| running.reply.is_some());
+            if let Some((step, why)) = self.needs_person.take_if(|_| only_waiting) {
                 return Ok(RunEnd::NeedsPerson { step, why });
             }
             let wake = self.next_wake();

@@ -310,3 +310,32 @@ async fn a_flood_of_output_is_sampled_and_kept_whole_up_to_the_cap() {
     assert_eq!(bytes.len(), (1..=200_000).map(|n: u32| n.to_string().len() + 1).sum::<usize>());
     assert_eq!(state.steps[0].output.lines.back().unwrap().1.text, "200000");
 }
+
+#[tokio::test]
+async fn what_is_cut_off_when_the_program_leaves_is_no_failure() {
+    let wait = "do = \"command\"\nscript = 'until test -e \"$LIFEBOAT_VAR_DIR/go\"; do :; done'\nidempotent = true";
+    let bench = Bench::new(&step("long", wait));
+    let (driver, handle) = bench.begin(None);
+    let run = tokio::spawn(driver.run());
+    watch(&handle, |state| state.steps[0].status == StepStatus::Running).await;
+    handle.leave.cancel();
+    assert_eq!(run.await.unwrap().unwrap(), RunEnd::Left);
+    std::fs::write(bench.path().join("go"), "").unwrap();
+    let unattended = Unattended { yes: true, ..Unattended::default() };
+    let (driver, handle) = bench.opening(Some(unattended)).resume(bench.dir()).unwrap();
+    assert_eq!(driver.run().await.unwrap(), RunEnd::Finished(Verdict::Passed));
+    assert_eq!(handle.feed.snapshot().steps[0].attempts.len(), 2);
+}
+
+#[tokio::test]
+async fn a_step_that_needs_a_person_does_not_cut_off_the_one_beside_it() {
+    let begin = logs("begin", "");
+    let ask = step("ask", "do = \"confirm\"\ntitle = \"Ask\"\nneeds = [\"begin\"]");
+    let beside = logs("beside", "needs = [\"begin\"]");
+    let bench = Bench::new(&format!("{begin}{ask}{beside}"));
+    let (driver, handle) = bench.begin(Some(Unattended::default()));
+    let end = driver.run().await.unwrap();
+    assert!(matches!(&end, RunEnd::NeedsPerson { step, .. } if step == "ask"), "{end:?}");
+    assert_eq!(handle.feed.snapshot().steps[2].status, StepStatus::Passed);
+    assert_eq!(bench.file("log"), "begin\nbeside\n");
+}
