@@ -213,6 +213,12 @@ impl Driver {
             .collect();
         self.journal.append_all(&envelopes)?;
         for envelope in envelopes {
+            let (event, step) = envelope.event.label();
+            match envelope.event {
+                // The journal has these; a log of them would only be long.
+                Event::Output { .. } | Event::Progressed { .. } => tracing::debug!(seq = envelope.seq, step, event),
+                _ => tracing::info!(seq = envelope.seq, step, event),
+            }
             self.feed.publish(envelope);
         }
         Ok(())

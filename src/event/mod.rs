@@ -298,6 +298,37 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// For logs: what kind it is, and of which step.
+    pub fn label(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::DrillOpened { .. } => ("drill opened", None),
+            Self::Declared { .. } => ("declared", None),
+            Self::EngineStarted { .. } => ("engine started", None),
+            Self::Asked { step, .. } => ("asked", Some(step)),
+            Self::Answered { step, .. } => ("answered", Some(step)),
+            Self::StepStarted { step, .. } => ("step started", Some(step)),
+            Self::Output { step, .. } => ("output", Some(step)),
+            Self::Progressed { step, .. } => ("progress", Some(step)),
+            Self::StepFinished { step, .. } => ("step finished", Some(step)),
+            Self::RetryScheduled { step, .. } => ("retry scheduled", Some(step)),
+            Self::StepSkipped { step, .. } => ("step skipped", Some(step)),
+            Self::StepNotNeeded { step, .. } => ("step not needed", Some(step)),
+            Self::StepReopened { step, .. } => ("step reopened", Some(step)),
+            Self::StepInDoubt { step, .. } => ("step in doubt", Some(step)),
+            Self::VariableSet { .. } => ("variable set", None),
+            Self::Measured { .. } => ("measured", None),
+            Self::Note { .. } => ("note", None),
+            Self::Finding { .. } => ("finding", None),
+            Self::Paused { .. } => ("paused", None),
+            Self::Unpaused { .. } => ("unpaused", None),
+            Self::PaceSet { .. } => ("pace set", None),
+            Self::Aborted { .. } => ("aborted", None),
+            Self::DrillFinished { .. } => ("drill finished", None),
+        }
+    }
+}
+
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }

@@ -94,10 +94,15 @@ fn the_whole_drill_without_a_person() {
     let verified = place.lifeboat(&["verify"]).arg(journal.parent().unwrap()).output().unwrap();
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stdout));
 
-    // The journal holds no password.
+    // The log tells the same story.
+    let logs = listing(&place.0.join("home/.local/state/lifeboat/log"));
+    let log: String = logs.keys().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    assert!(log.contains("step finished") && log.contains("restore-db"), "{log}");
+
+    // Neither the log nor what the drill leaves behind holds a password.
     let password = std::fs::read_to_string(place.0.join("secrets/orders-db")).unwrap();
     let password = password.split([':', '@']).nth(2).unwrap().to_owned();
-    for artefact in listing(journal.parent().unwrap()).into_keys() {
+    for artefact in listing(journal.parent().unwrap()).into_keys().chain(logs.into_keys()) {
         let bytes = std::fs::read(&artefact).unwrap();
         assert!(!text(&bytes).contains(&password), "{} holds a password", artefact.display());
     }
