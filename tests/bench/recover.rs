@@ -49,6 +49,7 @@ set -eu
 data=$1 archive=$2 base=$3 target=$4 port=$5 bin=$6 socket=$7
 mkdir -m 700 "$data"
 tar xf "$base" -C "$data"
+chmod 700 "$data"
 cat > "$data/postgresql.conf" <<CONF
 port = $port
 listen_addresses = ''
