@@ -221,7 +221,12 @@ fn report_dir(global: &Global, word: &str) -> Result<PathBuf> {
     if path.join(report::STATEMENT).exists() {
         return Ok(path.to_owned());
     }
-    let dir = resume::find(global, Some(word))?.report();
+    let drill = resume::find(global, Some(word))?;
+    let dir = drill.report();
+    if !dir.exists() {
+        // A damaged journal never ends in a report: that is what to say.
+        setup::fold(&drill.journal()).map_err(CliError::failed)?;
+    }
     match dir.join(report::STATEMENT).exists() {
         true => Ok(dir),
         false => Err(CliError::usage(

@@ -12,7 +12,7 @@ use super::error::{CliError, Kind, Result};
 use super::evidence;
 use super::{Global, Session, home};
 use crate::clock::{self, SystemClock};
-use crate::drill::DrillState;
+use crate::drill::{DrillState, StepStatus};
 use crate::engine::{Driver, Handle, RunEnd};
 use crate::event::{Command, Failure};
 use crate::journal::DrillDir;
@@ -216,7 +216,10 @@ fn say_end(concluded: &Concluded, state: &DrillState, dir: &DrillDir, outlet: &O
 fn summary(concluded: &Concluded, state: &DrillState, dir: &DrillDir) -> Vec<String> {
     let mut lines = Vec::new();
     match &concluded.end {
-        RunEnd::Finished(verdict) => lines.push(format!("{}: {}", state.runbook.title, verdict.word())),
+        RunEnd::Finished(verdict) => {
+            lines.push(format!("{}: {}", state.runbook.title, verdict.word()));
+            lines.extend(failed_steps(state));
+        }
         RunEnd::Left => {
             lines.push("The drill has not ended.".to_owned());
             lines.push(resume_hint(dir));
@@ -253,6 +256,25 @@ fn summary(concluded: &Concluded, state: &DrillState, dir: &DrillDir) -> Vec<Str
         lines.extend(left.lines.iter().cloned());
     }
     lines.push(format!("journal {}", dir.journal().display()));
+    lines
+}
+
+/// What failed, once more: where steps run side by side its own lines stand far above.
+fn failed_steps(state: &DrillState) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (step, progress) in state.runbook.steps.iter().zip(&state.steps) {
+        let outcome = progress.attempts.last().and_then(|attempt| attempt.outcome.as_ref());
+        let Some(outcome) = outcome.filter(|_| progress.status == StepStatus::Failed) else { continue };
+        let Some(failure) = &outcome.failure else {
+            lines.push(format!("step `{}` failed: {}", step.id, outcome.summary));
+            continue;
+        };
+        lines.push(format!("step `{}` failed: {}", step.id, failure.what));
+        if !failure.why.is_empty() {
+            lines.push(format!("  why: {}", failure.why));
+        }
+        lines.extend(failure.now.iter().map(|now| format!("  now: {now}")));
+    }
     lines
 }
 

@@ -216,7 +216,10 @@ fn past_durations(state: &Path, runbook: &str) -> BTreeMap<String, f64> {
 
 /// The state that a journal leads to.
 pub fn fold(path: &Path) -> std::result::Result<DrillState, Failure> {
-    let unreadable = |why: String| Failure::new(format!("{} cannot be read", path.display()), why);
+    let unreadable = |why: String| {
+        Failure::new(format!("{} cannot be read", path.display()), why)
+            .now("Put a whole copy of it back, or begin a new drill: nothing in a damaged journal is believed.")
+    };
     let read = Journal::read(path).map_err(|error| unreadable(error.to_string()))?;
     let first = read.envelopes.first().ok_or_else(|| unreadable("it is empty".to_owned()))?;
     let mut state = DrillState::open(first).map_err(|error| unreadable(error.to_string()))?;

@@ -39,7 +39,7 @@ impl Refusal {
     fn why(&self) -> String {
         match self {
             Self::NoSystem { .. } => "it was not looked at".to_owned(),
-            Self::Empty { .. } => "its folder in the bucket is empty".to_owned(),
+            Self::Empty { system } => format!("the folder of {system} in the bucket is empty"),
             Self::NoBackup { warnings, .. } if warnings.is_empty() => {
                 "there is WAL, but nothing to replay it onto".to_owned()
             }

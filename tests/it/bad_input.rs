@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::support::checkout;
+use crate::support::postgres::Primary;
 use crate::support::pty::Terminal;
+use crate::support::redis::{TestRedis, open_directory};
 use crate::support::sandbox::{Place, text};
 
 /// Runs the program in a directory of its own.
@@ -48,6 +50,9 @@ fn a_runbook_with_errors_begins_nothing() {
         // Advice is no error: such a file runs.
         if path.extension().is_some_and(|extension| extension == "toml") && !file.ends_with("advice.toml") {
             refused(directory.path(), &["run", file, "--headless", "--yes"], 2, &["error"]);
+            let linted = lifeboat(directory.path(), &["lint", file]);
+            assert_eq!(linted.status.code(), Some(2), "{file}: {}", text_of(&linted));
+            assert!(text_of(&linted).contains("error"), "{file}: {}", text_of(&linted));
             seen += 1;
         }
     }
@@ -109,26 +114,81 @@ fn a_database_that_is_not_there_or_says_no() {
     refused(at, &["points", "--target", "latest"], 1, &["neither a backup nor WAL", "orders-db"]);
 }
 
+/// A server that lives and says no to this password.
+#[tokio::test]
+async fn a_password_that_is_wrong() {
+    let primary = Primary::start().await;
+    primary.sql("alter user dba password 'the-right-one'").await;
+    std::fs::write(primary.data.join("pg_hba.conf"), "local all all trust\nhost all all all scram-sha-256\n").unwrap();
+    primary.down("fast").await;
+    primary.up().await;
+    let cache = open_directory();
+    let redis = TestRedis::start(cache.path(), &["--requirepass", "the-right-one"], Some("the-right-one")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let ask = |kind: &str, url: &str, step: &str| {
+        let text = format!(
+            "{INVENTORY}[stores.backups]\nurl = \"file://{0}\"\n[systems.asked]\nkind = \"{kind}\"\nenvironment = \
+             \"staging\"\nurl = {{ env = \"LB_URL\" }}\nbackups = {{ engine = \"lifeboat\", store = \"backups\" }}\n\
+             restore = {{ directory = \"{0}/restore\", port = 15998 }}\n",
+            at.display()
+        );
+        write(at, "lifeboat.toml", &text);
+        let runbook = RUNBOOK
+            .replace("revision = 1", &format!("revision = 1\nsystems = {{ asked = \"{kind}\" }}"))
+            .replace("do = \"confirm\"", &format!("{step}\nsystem = \"asked\"\ntimeout = \"20s\""));
+        write(at, "r.toml", &runbook);
+        let output = Command::new(env!("CARGO_BIN_EXE_lifeboat"))
+            .args(["run", "r.toml", "--headless", "--yes", "--state-dir", "state"])
+            .current_dir(at)
+            .env("LB_URL", url)
+            .output()
+            .unwrap();
+        let said = text_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(!said.contains("wrong-one"), "the password is shown:\n{said}");
+        said
+    };
+    let url = format!("postgresql://dba:a-wrong-one@127.0.0.1:{}/postgres", primary.port);
+    let said = ask("postgres", &url, "do = \"postgres.query\"\nsql = \"select 1 as one\"");
+    assert!(said.contains("password authentication failed") && said.contains(&primary.port.to_string()), "{said}");
+    let url = format!("redis://:a-wrong-one@127.0.0.1:{}/0", redis.port);
+    let said = ask("redis", &url, "do = \"redis.check\"");
+    assert!(said.contains("password") && said.contains(&redis.port.to_string()), "{said}");
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// One byte in the middle is another.
+fn spoil(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
+}
+
 #[test]
 fn buckets_with_damage_and_targets_outside_the_window() {
     let place = Place::new("badinput");
     place.json(&["up", "--json"]);
-    let scratch = PathBuf::from(format!("/tmp/lb-badinput-copies-{}", std::process::id()));
-    std::fs::create_dir(&scratch).unwrap();
-    let copies = Removed(scratch);
-    let at = &copies.0;
+    // Below the sandbox: what a drill leaves running ends with it.
+    let at = &place.0.join("variations");
+    std::fs::create_dir(at).unwrap();
     let inventory = std::fs::read_to_string(place.0.join("lifeboat.toml")).unwrap();
     let damage = place.json(&["status", "--json"])["variables"]["damage_at"].as_str().unwrap().to_owned();
-    // A bucket of its own, damaged by `damage`.
+    // A bucket of its own, damaged by `damage`. Returns where a drill restores to.
     let variation = |name: &str, damage: &dyn Fn(&Path)| {
-        let bucket = at.join(name);
+        let (bucket, restore) = (at.join(name), at.join(format!("restore-{name}")));
         let copied = Command::new("cp").arg("-a").args([&place.0.join("bucket"), &bucket]).status().unwrap();
         assert!(copied.success());
         damage(&bucket);
         let text = inventory
             .replace(&format!("{}/bucket", place.0.display()), &bucket.display().to_string())
-            .replace(&format!("{}/restore", place.0.display()), &format!("{}/restore-{name}", at.display()));
+            .replace(&format!("{}/restore", place.0.display()), &restore.display().to_string());
         write(at, "lifeboat.toml", &text);
+        restore
     };
     let files = |bucket: &Path, part: &str| {
         let mut found: Vec<PathBuf> =
@@ -137,67 +197,61 @@ fn buckets_with_damage_and_targets_outside_the_window() {
         assert!(!found.is_empty(), "no {part} in {}", bucket.display());
         found
     };
-
-    variation("whole", &|_| {});
     let points = |target: &str, code, words: &[&str]| refused(at, &["points", "--target", target], code, words);
+    // The whole drill by the shipped runbook; its last lines say once more which step failed.
+    let run = |damage: &str, words: &[&str]| {
+        let var = format!("damage_at={damage}");
+        refused(at, &["run", "restore-to-a-point", "--headless", "--yes", "--var", &var], 1, words);
+    };
+
+    let restore = variation("whole", &|_| {});
     points(&damage, 0, &[]);
     points("2026-11-21 10:00:00", 2, &["has no offset"]);
+    points("yesterday", 2, &["yesterday"]);
     points("2001-01-01T00:00:00Z", 1, &["before the end of the first backup of orders-db"]);
     points("2101-01-01T00:00:00Z", 1, &["behind the end of the WAL of orders-db"]);
     points("lsn:FFFF/0", 1, &["behind the end of the WAL"]);
-    let var = format!("damage_at={damage}");
-    let run = ["run", "restore-to-a-point", "--headless", "--yes", "--var", &var];
+    run("2026-11-21 10:00:00", &["step `when-it-began` failed", "has no offset"]);
+    run("2001-01-01T00:00:00Z", &["step `choose` failed", "before the end of the first backup of orders-db"]);
+    run("2101-01-01T00:00:00Z", &["step `choose` failed", "behind the end of the WAL of orders-db"]);
+    assert!(!restore.exists(), "something was restored for a target that cannot be reached");
 
-    variation("gap", &|bucket| {
+    let restore = variation("empty", &|bucket| {
+        std::fs::remove_dir_all(bucket).unwrap();
+        std::fs::create_dir(bucket).unwrap();
+    });
+    run(&damage, &["step `choose` failed", "neither a backup nor WAL of orders-db", "the folder of orders-db"]);
+    assert!(!restore.exists());
+
+    let restore = variation("gap", &|bucket| {
         let segments = files(bucket, "/wal/00000001/");
         // Not the first, which the backup starts in, and not the last.
         std::fs::remove_file(&segments[segments.len() - 2]).unwrap();
     });
     points("latest", 1, &["WAL of orders-db is missing", "0000000100000000"]);
+    run(&damage, &["step `choose` failed", "WAL of orders-db is missing", "0000000100000000"]);
+    assert!(!restore.exists());
 
-    variation("corrupt", &|bucket| {
-        let part = files(bucket, "/part-0000").remove(0);
-        let mut bytes = std::fs::read(&part).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 0x10;
-        std::fs::write(&part, bytes).unwrap();
-    });
-    refused(at, &run, 1, &["part-0000"]);
-    let restored = at.join("restore-corrupt/orders-db");
-    assert!(!restored.join("postmaster.pid").exists(), "a server runs on a corrupt base backup");
-
-    variation("snapshot", &|bucket| {
-        let dump = files(bucket, "/dump.rdb").remove(0);
-        let mut bytes = std::fs::read(&dump).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 0x10;
-        std::fs::write(&dump, bytes).unwrap();
-    });
-    refused(at, &run, 1, &["dump.rdb"]);
-
-    variation("no-manifest", &|bucket| {
+    let restore = variation("no-manifest", &|bucket| {
         for manifest in files(bucket, "orders-db/base/").into_iter().filter(|file| file.ends_with("manifest.json")) {
             std::fs::remove_file(manifest).unwrap();
         }
     });
-    points(&damage, 1, &["no usable backup"]);
-    // Whatever a drill above left running ends with its directory.
-    for name in ["snapshot", "corrupt"] {
-        let pid =
-            std::fs::read_to_string(at.join(format!("restore-{name}/orders-db/postmaster.pid"))).unwrap_or_default();
-        if let Some(pid) = pid.lines().next().and_then(|pid| pid.parse().ok()) {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT).unwrap();
-        }
-    }
-}
+    points(&damage, 1, &["no usable backup", "manifest.json is missing"]);
+    run(&damage, &["step `choose` failed", "no usable backup", "manifest.json is missing"]);
+    assert!(!restore.exists());
 
-struct Removed(PathBuf);
+    let restore = variation("corrupt", &|bucket| spoil(&files(bucket, "/part-0000")[0]));
+    run(&damage, &["step `restore-db` failed", "part-0000", "is damaged"]);
+    let restored = restore.join("orders-db");
+    assert!(!restored.join("postmaster.pid").exists(), "a server runs on a corrupt base backup");
+    assert!(!restored.join("global/pg_control").exists(), "half a cluster could be started");
 
-impl Drop for Removed {
-    fn drop(&mut self) {
-        // A server that is still ending may write once more.
-        while self.0.exists() && std::fs::remove_dir_all(&self.0).is_err() {}
-    }
+    let restore = variation("snapshot", &|bucket| spoil(&files(bucket, "/dump.rdb")[0]));
+    run(&damage, &["step `restore-cache` failed", "dump.rdb", "is not what was stored"]);
+    let left: Vec<PathBuf> =
+        walk(&restore.join("orders-cache")).into_iter().filter(|f| f.ends_with("dump.rdb")).collect();
+    assert!(left.is_empty(), "a snapshot that is damaged lies ready to be loaded: {left:?}");
 }
 
 fn walk(directory: &Path) -> Vec<PathBuf> {
@@ -226,6 +280,9 @@ fn a_journal_that_was_cut_or_torn() {
     std::fs::write(&journal, cut.join("\n") + "\n").unwrap();
     refused(at, &["resume", drill, "--headless", "--yes"], 1, &["line 3"]);
     refused(at, &["replay", journal.to_str().unwrap()], 2, &["line 3"]);
+    let verified = lifeboat(at, &["verify", drill]);
+    assert_eq!(verified.status.code(), Some(1), "{}", text_of(&verified));
+    assert!(text_of(&verified).contains("line 3"), "{}", text_of(&verified));
 
     // Half a last line: what a crash leaves. It is cut, and the drill goes on.
     std::fs::write(&journal, &whole[..whole.len() - 10]).unwrap();
@@ -256,5 +313,6 @@ fn a_terminal_in_which_nothing_fits() {
         terminal.wait_for("PASSED");
         terminal.keys("q");
         assert_eq!(terminal.end().code(), Some(0), "{columns}×{rows}");
+        assert!(!terminal.is_raw(), "{columns}×{rows}: the terminal is left without echo");
     }
 }

@@ -1,6 +1,6 @@
 //! What is in the bucket: whole base backups, the WAL as runs without a hole, and where timelines fork.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{BaseBackup, Coverage, Fork, Gap, Lsn, RestorePoint};
 use crate::store::{Bucket, Object};
@@ -94,9 +94,30 @@ async fn backups(bucket: &Bucket, warnings: &mut Vec<String>) -> Result<Vec<Base
             None => found.push(manifest.summary()),
         }
     }
+    if found.is_empty() {
+        // Beside a usable backup it is no news: one may be under way, or was given up.
+        warnings.extend(unfinished(&objects).into_iter().map(|label| {
+            format!("backup {label} is not usable: base/{label}/manifest.json is missing, or was never written")
+        }));
+    }
     found.sort_by_key(|backup| backup.stop_lsn);
     found.sort_by_key(|backup| backup.stopped);
     Ok(found)
+}
+
+/// Labels of backups that have files and no manifest.
+fn unfinished(objects: &[Object]) -> BTreeSet<&str> {
+    let (mut labels, mut whole) = (BTreeSet::new(), BTreeSet::new());
+    for object in objects {
+        let Some((label, file)) = object.key.strip_prefix("base/").and_then(|rest| rest.split_once('/')) else {
+            continue;
+        };
+        labels.insert(label);
+        if file == "manifest.json" {
+            whole.insert(label);
+        }
+    }
+    &labels - &whole
 }
 
 /// Runs of consecutive segments, and what is missing between them.

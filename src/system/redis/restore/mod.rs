@@ -269,7 +269,8 @@ impl Restore<'_> {
 
     /// A copy of the RDB where the server will load it, its digests, structure and checksum verified.
     async fn fetch(&self, plan: &Plan, manifest: &Manifest, report: Report<'_>) -> Result<Survey, RestoreError> {
-        let path = plan.data().join("dump.rdb");
+        // Under its own name only once it is whole: a server that anyone starts here loads it without a question.
+        let path = plan.data().join("dump.rdb.part");
         let lane = Lane::new(report, "snapshot", Unit::Bytes, Some(manifest.stored_bytes));
         transfer::unpack(self.bucket, manifest, &path, lane).await?;
         let io = |source| RestoreError::Io { operation: "reading", path: path.clone(), source };
@@ -278,6 +279,8 @@ impl Restore<'_> {
         let survey = survey.map_err(|error| io(std::io::Error::other(error)))?;
         let survey = survey.map_err(|source| RestoreError::Rdb { label: manifest.label.clone(), source })?;
         plan.give(&path)?;
+        let to = plan.data().join("dump.rdb");
+        std::fs::rename(&path, &to).map_err(|source| RestoreError::Io { operation: "renaming", path: to, source })?;
         Ok(survey)
     }
 }
