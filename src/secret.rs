@@ -72,6 +72,19 @@ impl Redactor {
         }
     }
 
+    /// Every text within, names of fields too.
+    pub fn json(&self, value: serde_json::Value) -> serde_json::Value {
+        use serde_json::Value;
+        match value {
+            Value::String(text) => Value::String(self.text(&text)),
+            Value::Array(items) => items.into_iter().map(|item| self.json(item)).collect(),
+            Value::Object(fields) => {
+                fields.into_iter().map(|(name, value)| (self.text(&name), self.json(value))).collect()
+            }
+            other => other,
+        }
+    }
+
     pub fn bytes(&self, bytes: &[u8]) -> Vec<u8> {
         let known = self.shared.read().expect("the redactor's lock");
         match &known.finder {

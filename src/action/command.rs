@@ -129,5 +129,5 @@ pub(super) async fn execute(spec: Spec, context: &Context) -> Outcome {
             }
         }
     }
-    outcome.fact("stdout", context.redactor.text(&stdout))
+    outcome.fact("stdout", stdout)
 }

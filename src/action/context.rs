@@ -104,15 +104,8 @@ impl Context {
 
     /// Refuses an address that belongs to a source system: smoke tests look at what was restored.
     pub fn refuse_source(&self, address: &str) -> Result<(), Failure> {
-        let port = |text: &str| text.rsplit(':').next().map(|p| p.split('/').next().unwrap_or(p).to_owned());
         for (name, source) in self.sources.iter() {
-            let host =
-                |text: &str| text.split(['/']).next().unwrap_or(text).rsplit_once(':').map(|(h, _)| h.to_owned());
-            let same_host = match (host(source), host(address)) {
-                (Some(a), Some(b)) => a == b || (is_loopback(&a) && is_loopback(&b)),
-                _ => false,
-            };
-            if same_host && port(source) == port(address) {
+            if same_place(source, address) {
                 return Err(Failure::new(
                     format!("the smoke test was not run: {address} is the source of {name}"),
                     "a smoke test may only reach restored systems",
@@ -132,9 +125,23 @@ impl Context {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let host = host.trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+/// Whether two addresses, `host:port` with or without a path behind, lead to the same server as far as they themselves
+/// tell. A server behind a Unix socket has the same port on this machine's loopback.
+fn same_place(one: &str, other: &str) -> bool {
+    let place = |text: &str| {
+        let (host, rest) = text.rsplit_once(':')?;
+        Some((host.to_owned(), rest.split('/').next().unwrap_or(rest).to_owned()))
+    };
+    let (Some((host, port)), Some((other_host, other_port))) = (place(one), place(other)) else { return false };
+    let local = |host: &str| host.starts_with('/') || is_loopback(host);
+    port == other_port && (host.eq_ignore_ascii_case(&other_host) || (local(&host) && local(&other_host)))
+}
+
+/// Whether the host is this machine. A connection to the unspecified address goes to it too.
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
+    let local = |ip: std::net::IpAddr| ip.to_canonical().is_loopback() || ip.is_unspecified();
+    host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(local)
 }
 
 /// What an action says while it works.
@@ -203,5 +210,22 @@ impl Sink {
         let (reply, answer) = oneshot::channel();
         self.0.send(SinkMessage::Ask { ask: Box::new(ask), reply }).await.ok()?;
         answer.await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_recognised_in_every_spelling_of_this_machine() {
+        for spelling in ["127.0.0.1", "localhost", "LOCALHOST.", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]"] {
+            for source in ["127.0.0.1:5432/orders", "/var/run/postgresql:5432/orders"] {
+                assert!(same_place(source, &format!("{spelling}:5432")), "{source} {spelling}");
+                assert!(!same_place(source, &format!("{spelling}:5433")), "{source} {spelling}");
+            }
+        }
+        assert!(same_place("db.example:5432/orders", "DB.example:5432"));
+        assert!(!same_place("db.example:5432/orders", "127.0.0.1:5432"));
     }
 }

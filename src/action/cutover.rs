@@ -10,7 +10,7 @@ use crate::event::{Failure, Outcome};
 use crate::inventory::{Connections, Reload};
 use crate::process::Spec;
 
-use super::{Action, Context, confirm::cancelled};
+use super::{Action, Context, command::with_variables, confirm::cancelled};
 
 /// How long the application may take to answer a reload.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -127,7 +127,8 @@ async fn tell(connections: &Connections, context: &Context) -> Result<Result<(),
             }
             Reload::Command(argv) => {
                 let Some((program, args)) = argv.split_first() else { return Err(refused("no argv".to_owned())) };
-                let run = Spec::new(program).args(args).capture(64 * 1024, &context.cancel).await;
+                let spec = with_variables(Spec::new(program).args(args), context);
+                let run = spec.capture(64 * 1024, &context.cancel).await;
                 let run = run.map_err(|error| refused(error.to_string()))?;
                 context.sink.output(crate::event::Stream::Out, run.stdout.clone()).await;
                 context.sink.output(crate::event::Stream::Err, run.stderr.clone()).await;

@@ -27,7 +27,7 @@ mod wait;
 
 use std::sync::Arc;
 
-pub use context::{Context, Sink, SinkMessage};
+pub use context::{Context, Sink, SinkMessage, is_loopback};
 
 use futures::future::BoxFuture;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::action::is_loopback;
 use crate::clock::SystemClock;
 use crate::drill::{DrillState, StepStatus};
 use crate::engine::{Opening, Unattended};
@@ -39,7 +40,7 @@ impl Setup {
         let addresses = addresses(&inventory, &bindings, &self.redactor)?;
         let expected_seconds = past_durations(&self.state, &self.runbook.id);
         Ok(Opening {
-            mode: mode_for(self.mode, &inventory, &bindings),
+            mode: mode_for(self.mode, &inventory, &bindings, &addresses),
             inventory,
             bindings,
             addresses,
@@ -140,11 +141,22 @@ fn learn(redactor: &Redactor, url: &Secret) {
     }
 }
 
-/// A drill in which every target is a sandbox's is a sandbox's, whatever was asked for.
-fn mode_for(asked: Mode, inventory: &Inventory, bindings: &BTreeMap<String, String>) -> Mode {
-    let environments: Vec<&str> =
-        bindings.values().filter_map(|name| Some(inventory.systems.get(name)?.environment.as_str())).collect();
-    match !environments.is_empty() && environments.iter().all(|environment| *environment == "sandbox") {
+/// A drill in which every target is a sandbox's is a sandbox's, whatever was asked for. A sandbox is on this machine: the
+/// word alone, in the inventory of a server elsewhere, does not let a run without a person type names.
+fn mode_for(
+    asked: Mode,
+    inventory: &Inventory,
+    bindings: &BTreeMap<String, String>,
+    addresses: &BTreeMap<String, String>,
+) -> Mode {
+    let local = |name: &String| {
+        let host = addresses.get(name).and_then(|address| address.rsplit_once(':')).map(|(host, _)| host);
+        host.is_some_and(|host| host.starts_with('/') || is_loopback(host))
+    };
+    let sandbox = |name: &String| {
+        inventory.systems.get(name).is_some_and(|system| system.environment == "sandbox") && local(name)
+    };
+    match !bindings.is_empty() && bindings.values().all(sandbox) {
         true => Mode::Sandbox,
         false => asked,
     }
@@ -239,4 +251,26 @@ pub fn operator() -> String {
 
 pub fn host() -> String {
     nix::unistd::gethostname().map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_sandbox_is_not_believed_of_a_server_elsewhere() {
+        let text = "format = 1\nservice = \"orders\"\n[stores.b]\nurl = \"file:///b\"\n[systems.db]\nkind = \"postgres\"\n\
+                    environment = \"sandbox\"\nurl = { env = \"X\" }\nbackups = { engine = \"lifeboat\", store = \"b\" }\n\
+                    restore = { directory = \"/r\", port = 5433 }\n";
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let inventory = inventory::load(file.path()).unwrap_or_else(|problems| panic!("{problems}"));
+        let bindings = [("db".to_owned(), "db".to_owned())].into();
+        let mode = |address: &str| {
+            mode_for(Mode::Incident, &inventory, &bindings, &[("db".to_owned(), address.to_owned())].into())
+        };
+        assert_eq!(mode("127.0.0.1:5432/orders"), Mode::Sandbox);
+        assert_eq!(mode("/run/postgresql:5432/orders"), Mode::Sandbox);
+        assert_eq!(mode("db.example:5432/orders"), Mode::Incident);
+    }
 }

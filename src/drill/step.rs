@@ -223,7 +223,9 @@ impl StepState {
             {
                 self.gate_open = true;
             }
-            (Some(Ask::InDoubt { .. }), Answer::TakenAsDone { .. }) => self.status = StepStatus::Passed,
+            (Some(Ask::InDoubt { .. }), Answer::TakenAsDone { .. }) => {
+                self.status = if self.undoing { StepStatus::Undone } else { StepStatus::Passed };
+            }
             (_, Answer::Retry) if self.status != StepStatus::Running => self.wants_retry = true,
             _ => {}
         }

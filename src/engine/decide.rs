@@ -83,10 +83,12 @@ fn next_of(state: &DrillState, index: usize, now: Elapsed) -> Option<Effect> {
         }
         StepStatus::Retrying { due } if *due <= now && state.paused.is_none() => Some(Effect::Start { step: index }),
         StepStatus::Failed if progress.ask.is_none() => after_failure(state, index),
-        StepStatus::InDoubt if progress.ask.is_none() => match step.idempotent || step.kind.looks_first() {
-            true => Some(Effect::Start { step: index }),
-            false => Some(Effect::Ask { step: index, ask: Ask::InDoubt { why: sentence::in_doubt(state, index) } }),
-        },
+        StepStatus::InDoubt if progress.ask.is_none() => {
+            match !progress.undoing && (step.idempotent || step.kind.looks_first()) {
+                true => Some(Effect::Start { step: index }),
+                false => Some(Effect::Ask { step: index, ask: Ask::InDoubt { why: sentence::in_doubt(state, index) } }),
+            }
+        }
         _ => None,
     }
 }

@@ -248,7 +248,14 @@ impl Driver {
     fn perform(&mut self, effect: Effect) -> Result<(), EngineError> {
         let id = |index: usize| self.feed.read(|state| state.runbook.steps[index].id.clone());
         match effect {
-            Effect::Start { step } => self.start(step, false),
+            Effect::Start { step } => {
+                // Trying a failed or doubtful undo again is to undo, never to do the step once more.
+                let undo = self.feed.read(|state| {
+                    let progress = &state.steps[step];
+                    progress.undoing && matches!(progress.status, StepStatus::Failed | StepStatus::InDoubt)
+                });
+                self.start(step, undo)
+            }
             Effect::NotNeeded { step, why } => self.emit_one(Event::StepNotNeeded { step: id(step), why }),
             Effect::ScheduleRetry { step, after } => {
                 let attempt = self.feed.read(|state| state.steps[step].attempt() + 1);

@@ -1,7 +1,8 @@
 //! Refusals: what the state does not allow, whoever asks for it.
 
-use crate::drill::{DrillState, StepStatus};
+use crate::drill::{DrillState, StepState, StepStatus};
 use crate::event::{Answer, Ask, Command};
+use crate::runbook::{Step, StepKind};
 
 /// Why a command is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +29,10 @@ pub enum Refusal {
     CannotSkip(String),
     #[error("`{0}` has no way back")]
     NoUndo(String),
+    #[error(
+        "`{fence}` keeps the old primary from writing, and `{promote}` may have made another: undone, two would write"
+    )]
+    TwoPrimaries { fence: String, promote: String },
 }
 
 /// Whether the state admits the command.
@@ -63,6 +68,9 @@ pub fn admits(state: &DrillState, command: &Command) -> Result<(), Refusal> {
             if state.runbook.steps[index].undo.is_none() {
                 return Err(Refusal::NoUndo(step.clone()));
             }
+            if let Some(promote) = promoted(state, index) {
+                return Err(Refusal::TwoPrimaries { fence: step.clone(), promote });
+            }
             match &state.steps[index].status {
                 StepStatus::Passed | StepStatus::Failed => Ok(()),
                 StepStatus::Running => Err(Refusal::Running(step.clone())),
@@ -71,6 +79,18 @@ pub fn admits(state: &DrillState, command: &Command) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+/// For a fence: the promotion of the same system that has begun in this drill.
+fn promoted(state: &DrillState, fence: usize) -> Option<String> {
+    let fence = &state.runbook.steps[fence];
+    if !matches!(fence.kind, StepKind::PostgresFence) {
+        return None;
+    }
+    let begun = |(step, progress): &(&Step, &StepState)| {
+        matches!(step.kind, StepKind::PostgresPromote) && step.system == fence.system && !progress.attempts.is_empty()
+    };
+    state.runbook.steps.iter().zip(&state.steps).find(begun).map(|(step, _)| step.id.clone())
 }
 
 /// Whether an answer answers its question.

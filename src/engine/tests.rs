@@ -339,3 +339,83 @@ async fn a_step_that_needs_a_person_does_not_cut_off_the_one_beside_it() {
     assert_eq!(handle.feed.snapshot().steps[2].status, StepStatus::Passed);
     assert_eq!(bench.file("log"), "begin\nbeside\n");
 }
+
+#[tokio::test]
+async fn what_a_program_says_last_is_redacted_in_every_part_of_its_outcome() {
+    let says = "do = \"command\"\nscript = 'echo \"{\\\"token\\\": \\\"hunter22\\\"}\"; echo no hunter22 >&2; exit 1'";
+    let bench = Bench::new(&step("says", says));
+    let opening = bench.opening(Some(Unattended::default()));
+    opening.redactor.learn("hunter22");
+    let (driver, handle) = opening.begin(bench.dir(), "d1".into()).unwrap();
+    handle.commands.try_send(Command::Declare { reason: "test".into() }).unwrap();
+    assert_eq!(driver.run().await.unwrap(), RunEnd::Finished(Verdict::Failed));
+    let journal: Vec<String> =
+        bench.events().iter().skip(1).map(|event| serde_json::to_string(event).unwrap()).collect();
+    assert!(journal.iter().any(|event| event.contains("json.token") && event.contains(crate::secret::MASK)));
+    assert_eq!(journal.iter().find(|event| event.contains("hunter22")), None);
+}
+
+/// The journal of a program that was killed: declared, then these events.
+fn cut_off(bench: &Bench, events: impl IntoIterator<Item = Event>) {
+    drop(bench.begin(None));
+    let (mut journal, read) = Journal::open_for_append(&bench.dir().journal()).unwrap();
+    let at = read.envelopes[0].clone();
+    let declared = Event::Declared { reason: "x".into() };
+    for (seq, event) in (1..).zip(std::iter::once(declared).chain(events)) {
+        journal.append(&Envelope { seq, event, ..at.clone() }).unwrap();
+    }
+}
+
+fn started(step: &str, attempt: u32, undo: bool) -> Event {
+    Event::StepStarted { step: step.into(), attempt, effect_key: step.into(), target: None, undo }
+}
+
+#[tokio::test]
+async fn an_undo_in_doubt_is_asked_about_and_never_becomes_the_step_again() {
+    let bench = Bench::new(&logs("act", "idempotent = true\nundo = [\"touch\", \"{dir}/undone\"]"));
+    let done = crate::event::Outcome::passed("done");
+    let finished = Event::StepFinished { step: "act".into(), attempt: 1, outcome: Box::new(done), output: None };
+    cut_off(&bench, [started("act", 1, false), finished, started("act", 2, true)]);
+    let (driver, handle) = bench.opening(None).resume(bench.dir()).unwrap();
+    let run = tokio::spawn(driver.run());
+    watch(&handle, |state| matches!(state.ask_of(0), Some(Ask::InDoubt { .. }))).await;
+    handle.commands.try_send(Command::Answer { step: "act".into(), answer: Answer::Retry }).unwrap();
+    watch(&handle, |state| state.steps[0].status == StepStatus::Undone).await;
+    handle.leave.cancel();
+    assert_eq!(run.await.unwrap().unwrap(), RunEnd::Left);
+    assert!(bench.path().join("undone").exists());
+    assert_eq!(bench.file("log"), "");
+}
+
+#[tokio::test]
+async fn a_smoke_test_that_writes_is_not_repeated_without_a_person() {
+    let bench = Bench::new(&step("probe", "do = \"smoke.sql\"\nsystem = \"db\"\nsql = \"insert into t values (1)\""));
+    cut_off(&bench, [started("probe", 1, false)]);
+    let unattended = Unattended { yes: true, ..Unattended::default() };
+    let (driver, _handle) = bench.opening(Some(unattended)).resume(bench.dir()).unwrap();
+    let end = driver.run().await.unwrap();
+    assert!(matches!(&end, RunEnd::NeedsPerson { step, .. } if step == "probe"), "{end:?}");
+    assert!(!runbook::StepKind::SmokeRedis { argv: vec!["INCR".into(), "n".into()] }.looks_first());
+}
+
+#[test]
+fn a_fence_stays_once_a_promotion_has_begun() {
+    let fence = step("fence", "do = \"postgres.fence\"\nsystem = \"db\"\nundo = true\ndestroys = \"writes\"");
+    let promote = step("promote", "do = \"postgres.promote\"\nsystem = \"db\"");
+    let bench = Bench::new(&format!("{fence}{promote}"));
+    let done = crate::event::Outcome::passed("done");
+    let finished = Event::StepFinished { step: "fence".into(), attempt: 1, outcome: Box::new(done), output: None };
+    cut_off(&bench, [started("fence", 1, false), finished, started("promote", 1, false)]);
+    let undo = Command::Undo { step: "fence".into() };
+    let envelopes = Journal::read(&bench.dir().journal()).unwrap().envelopes;
+    let mut state = DrillState::open(&envelopes[0]).unwrap();
+    for envelope in &envelopes[1..] {
+        let promoted = matches!(&envelope.event, Event::StepStarted { step, .. } if step == "promote");
+        if promoted {
+            assert_eq!(guard::admits(&state, &undo), Ok(()));
+        }
+        state.apply(envelope);
+    }
+    let refused = guard::Refusal::TwoPrimaries { fence: "fence".into(), promote: "promote".into() };
+    assert_eq!(guard::admits(&state, &undo), Err(refused));
+}

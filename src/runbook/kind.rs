@@ -62,7 +62,15 @@ pub enum StepKind {
 impl StepKind {
     /// Whether the kind looks before it acts, so that executing it again after a crash does no harm.
     pub fn looks_first(&self) -> bool {
-        !matches!(self, Self::Command { .. } | Self::RedisCommand { .. } | Self::Notify { .. } | Self::SmokeHttp { .. })
+        !matches!(
+            self,
+            Self::Command { .. }
+                | Self::RedisCommand { .. }
+                | Self::Notify { .. }
+                | Self::SmokeHttp { .. }
+                | Self::SmokeSql { .. }
+                | Self::SmokeRedis { .. }
+        )
     }
 
     /// As the file spells it.

@@ -62,8 +62,11 @@ impl StepKind {
             | Self::RecoveryChoose { .. }
             | Self::VerifyBackups { .. }
             | Self::PostgresCheck { .. }
-            | Self::RedisCheck { .. } => true,
-            other => other.is_smoke(),
+            | Self::RedisCheck { .. }
+            | Self::SmokeTcp { .. } => true,
+            Self::SmokeHttp { method, .. } => matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS"),
+            // Smoke tests of the databases may write.
+            _ => false,
         }
     }
 
