@@ -1,8 +1,12 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::JournalError;
 use crate::clock;
+
+/// How long a lock may be held by nobody in particular.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// An exclusive lock on the journal, and a note beside it that says whose it is. The lock goes with the process, however it
 /// ends; the note is only words for whoever is refused.
@@ -16,7 +20,14 @@ impl Hold {
         let failed = |source| JournalError::Io { operation: "locking", path: path.to_owned(), source };
         let note = path.with_extension("holder");
         let file = file.try_clone().map_err(failed)?;
-        match file.try_lock() {
+        let mut locked = file.try_lock();
+        // A child between fork and exec holds a copy of every file of its parent, the lock of one just closed too.
+        let patience = clock::boot_now() + PATIENCE;
+        while matches!(locked, Err(TryLockError::WouldBlock)) && clock::boot_now() < patience {
+            clock::block(Duration::from_millis(10));
+            locked = file.try_lock();
+        }
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = std::fs::read_to_string(&note).ok().map(|text| text.trim().to_owned());
