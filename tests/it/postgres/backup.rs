@@ -26,9 +26,11 @@ async fn a_backup_is_whole_or_does_not_exist() {
     let found = catalogue::list(&bucket).await.unwrap();
     assert!(found.backups.is_empty());
     assert!(found.warnings[0].contains("part-0001.tar.zst is missing"), "{:?}", found.warnings);
-    // No manifest: nothing there at all.
+    // No manifest: no backup, and where nothing else could be used that is said.
     bucket.delete(&format!("base/{}/manifest.json", backup.label)).await.unwrap();
-    assert_eq!(catalogue::list(&bucket).await.unwrap().warnings, Vec::<String>::new());
+    let found = catalogue::list(&bucket).await.unwrap();
+    assert!(found.backups.is_empty());
+    assert!(found.warnings[0].contains("manifest.json is missing, or was never written"), "{:?}", found.warnings);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -229,12 +229,14 @@ impl Watch<'_> {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let after = |line: &str| line.split_once(": ").map_or(line, |(_, rest)| rest).trim().to_owned();
-        let fatal = lines.iter().rposition(|line| line.contains("FATAL:") || line.contains("PANIC:"));
+        // What it told those who tried to log in is not why it ended.
+        let grave = |line: &str| {
+            (line.contains("FATAL:") || line.contains("PANIC:")) && !line.contains("the database system is")
+        };
+        let fatal = lines.iter().rposition(|line| grave(line));
         // The startup process's own line comes before the postmaster's summary.
         let fatal = fatal.map(|last| {
-            let first = lines[..=last].iter().rposition(|line| {
-                (line.contains("FATAL:") || line.contains("PANIC:")) && !line.contains("terminating")
-            });
+            let first = lines[..=last].iter().rposition(|line| grave(line) && !line.contains("terminating"));
             first.unwrap_or(last)
         });
         let ours = lines.iter().rfind(|line| line.starts_with("lifeboat wal")).map(|line| (*line).to_owned());
