@@ -321,23 +321,3 @@ fn a_failed_sync_is_fatal_to_the_journal() {
     assert!(matches!(journal.append(&note(4)), Err(JournalError::Broken { .. })));
     assert_eq!((journal.head(), journal.next_seq()), (head, 4), "an entry that is not durable is not there");
 }
-
-#[test]
-#[ignore = "a measurement: cargo test --release journal::tests::a_big -- --ignored --nocapture"]
-fn a_big_journal_verifies_at_about_the_speed_of_sha256() {
-    let state = tempfile::tempdir().unwrap();
-    let dir = DrillDir::new(state.path(), "big");
-    let mut journal = Journal::create(&dir).unwrap();
-    let mut entries = small()[..1].to_vec();
-    entries.extend((1..100_000).map(note));
-    journal.append_all(&entries).unwrap();
-    drop(journal);
-    let begin = crate::clock::boot_now();
-    let digest = Digest::of_file(&dir.journal()).unwrap();
-    let hashed = crate::clock::boot_now() - begin;
-    let mut reader = Reader::open(&dir.journal()).unwrap();
-    assert!(reader.by_ref().all(|entry| entry.is_ok()));
-    let verified = crate::clock::boot_now() - begin - hashed;
-    println!("{} bytes: sha256 {hashed:?}, verified {verified:?}", digest.1);
-    assert_eq!(reader.entries(), 100_000);
-}
