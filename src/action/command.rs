@@ -56,12 +56,10 @@ impl Command {
     }
 }
 
-/// `LIFEBOAT_VAR_<NAME>` for each variable, and what a program wants to know of its drill. Lifeboat's own settings and
-/// the secrets that the inventory names stay behind.
-pub(super) fn with_variables(mut spec: Spec, context: &Context) -> Spec {
-    for name in context.secret_variables() {
-        spec = spec.env_remove(name);
-    }
+/// Lifeboat's environment without the secrets that the inventory names, `LIFEBOAT_VAR_<NAME>` for each variable, and what
+/// a program wants to know of its drill.
+pub(super) fn with_variables(spec: Spec, context: &Context) -> Spec {
+    let mut spec = spec.inherit_env(context.secret_variables());
     for name in context.variables.keys() {
         let value = context.variable(name).unwrap_or_default();
         let name = name.to_uppercase().replace(['-', '.'], "_");

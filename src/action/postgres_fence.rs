@@ -2,8 +2,10 @@ use futures::future::BoxFuture;
 
 use crate::event::{Failure, Outcome};
 use crate::inventory::{self, System, SystemDetail};
+use crate::process::Spec;
 use crate::system::postgres::{self, Fence, Reporter};
 
+use super::command::with_variables;
 use super::postgres_backup::pass_on;
 use super::{Action, Context};
 
@@ -27,12 +29,19 @@ fn settings(system: &System) -> inventory::Fence {
     }
 }
 
+/// The user's own program: it is told of the drill as a step's command is.
+fn program(argv: Option<Vec<String>>, context: &Context) -> Option<Spec> {
+    let argv = argv?;
+    let (program, args) = argv.split_first()?;
+    Some(with_variables(Spec::new(program).args(args), context))
+}
+
 async fn fence(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
     let (report, reports) = Reporter::channel(64);
     let fence = Fence {
         url: context.source_url(system)?,
-        command: settings(system).command,
+        command: program(settings(system).command, context),
         cancel: context.cancel.clone(),
         report,
     };
@@ -53,9 +62,9 @@ async fn lift(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
     let url = context.source_url(system)?;
     let (report, reports) = Reporter::channel(64);
-    let undo = settings(system).undo;
+    let undo = program(settings(system).undo, context);
     let work = async {
-        let said = postgres::unfence(&url, undo.as_deref(), &context.cancel, &report).await;
+        let said = postgres::unfence(&url, undo.as_ref(), &context.cancel, &report).await;
         drop(report);
         said
     };

@@ -2,6 +2,9 @@
 //!
 //! A child never outlives its step: it leads a process group of its own, and cancelling ends the whole group, first by
 //! SIGTERM, after [`GRACE`] by SIGKILL. Servers are the exception; [`detach`] gives them a session of their own.
+//!
+//! A child gets a small environment ([`PASSED_ON`] and what its [`Spec`] adds): Lifeboat's own may hold secrets, and a
+//! restored server outlives it. A program of the user's inherits the whole by [`Spec::inherit_env`].
 
 mod account;
 mod find;
@@ -26,6 +29,23 @@ use crate::event::Stream;
 
 /// Between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(5);
+
+/// What every child gets of Lifeboat's own environment, next to `LC_*`: where programs and files are, whose they are,
+/// language and time zone, and the certificates to trust.
+const PASSED_ON: [&str; 12] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TZDIR",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
 
 /// Bytes read from a child at once.
 const CHUNK: usize = 32 * 1024;
@@ -74,7 +94,8 @@ pub struct Spec {
     program: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
-    env_removed: Vec<OsString>,
+    /// The whole environment is inherited, but for these names.
+    inherits_but: Option<Vec<OsString>>,
     cwd: Option<PathBuf>,
     run_as: Option<Account>,
     stdin: Option<Vec<u8>>,
@@ -104,7 +125,7 @@ impl Spec {
             program: program.into(),
             args: Vec::new(),
             env: Vec::new(),
-            env_removed: Vec::new(),
+            inherits_but: None,
             cwd: None,
             run_as: None,
             stdin: None,
@@ -126,9 +147,10 @@ impl Spec {
         self
     }
 
-    /// The child does not inherit this variable.
-    pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
-        self.env_removed.push(name.as_ref().to_owned());
+    /// The child inherits Lifeboat's whole environment but for these names: for programs that the user chose, which
+    /// may need any of it.
+    pub fn inherit_env<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, but: I) -> Self {
+        self.inherits_but = Some(but.into_iter().map(|name| name.as_ref().to_owned()).collect());
         self
     }
 
@@ -148,22 +170,35 @@ impl Spec {
         self
     }
 
-    fn name(&self) -> String {
+    /// The program, as it was given.
+    pub fn name(&self) -> String {
         self.program.display().to_string()
     }
 
-    fn command(&self) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(&self.program);
-        command.args(&self.args).process_group(0).kill_on_drop(true);
-        for name in &self.env_removed {
-            command.env_remove(name);
+    fn command(&self) -> std::process::Command {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = std::process::Command::new(&self.program);
+        command.args(&self.args);
+        match &self.inherits_but {
+            Some(names) => {
+                for name in names {
+                    command.env_remove(name);
+                }
+            }
+            None => {
+                let passed = |name: &OsStr| {
+                    name.to_str().is_some_and(|name| PASSED_ON.contains(&name) || name.starts_with("LC_"))
+                };
+                command.env_clear().envs(std::env::vars_os().filter(|(name, _)| passed(name)));
+            }
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(cwd) = &self.cwd {
             command.current_dir(cwd);
         }
         if let Some(account) = self.run_as.as_ref().filter(|_| nix::unistd::geteuid().is_root()) {
-            command.uid(account.uid).gid(account.gid).env("HOME", &account.home).env("USER", &account.name);
+            command.uid(account.uid).gid(account.gid);
+            command.env("HOME", &account.home).env("USER", &account.name).env("LOGNAME", &account.name);
         }
         command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
         command
@@ -183,8 +218,8 @@ impl Spec {
         cancel: &CancellationToken,
         on_start: impl FnOnce(u32),
     ) -> Result<End, ProcessError> {
-        let mut command = self.command();
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = tokio::process::Command::from(self.command());
+        command.process_group(0).kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.spawn(&mut command)?;
         let mut group = Group::of(&child);
         on_start(child.id().unwrap_or_default());
@@ -247,19 +282,9 @@ impl Spec {
         let spawn_error = |source| ProcessError::Spawn { program: self.name(), source };
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(spawn_error)?;
         let again = file.try_clone().map_err(spawn_error)?;
-        let mut command = std::process::Command::new(&self.program);
-        command.args(&self.args).stdin(Stdio::null()).stdout(file).stderr(again);
-        for name in &self.env_removed {
-            command.env_remove(name);
-        }
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        if let Some(cwd) = &self.cwd {
-            command.current_dir(cwd);
-        }
         use std::os::unix::process::CommandExt as _;
-        if let Some(account) = self.run_as.as_ref().filter(|_| nix::unistd::geteuid().is_root()) {
-            command.uid(account.uid).gid(account.gid).env("HOME", &account.home).env("USER", &account.name);
-        }
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(file).stderr(again);
         // SAFETY: setsid is async-signal-safe and touches no memory of ours.
         unsafe {
             command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(io::Error::from));

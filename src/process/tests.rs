@@ -13,6 +13,28 @@ async fn output_and_exit_code_come_back() {
     );
 }
 
+fn names(captured: &Captured) -> Vec<String> {
+    let text = captured.stdout_text();
+    text.lines().filter_map(|line| Some(line.split_once('=')?.0.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn a_child_gets_little_of_our_environment_unless_it_is_to_inherit_it() {
+    // The test runner's own: it must not reach a child that did not ask.
+    let ours: Vec<String> = std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("CARGO")).collect();
+    assert!(ours.len() > 2, "the test needs an environment to leave behind");
+    let small = names(&run(Spec::new("env").env("ADDED", "1")).await);
+    assert!(small.contains(&"ADDED".to_owned()) && small.contains(&"PATH".to_owned()), "{small:?}");
+    let more: Vec<&String> = small
+        .iter()
+        .filter(|name| !PASSED_ON.contains(&name.as_str()) && !name.starts_with("LC_") && *name != "ADDED")
+        .collect();
+    assert_eq!(more, Vec::<&String>::new());
+
+    let whole = names(&run(Spec::new("env").inherit_env([&ours[0]])).await);
+    assert!(!whole.contains(&ours[0]) && ours[1..].iter().all(|name| whole.contains(name)), "{whole:?}");
+}
+
 #[tokio::test]
 async fn a_missing_program_is_named() {
     let error = Spec::new("no-such-program-here").capture(1, &CancellationToken::new()).await.unwrap_err();

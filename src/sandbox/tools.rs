@@ -32,10 +32,9 @@ impl Tools {
         }
     }
 
-    /// One of PostgreSQL's programs, in `dir`, deaf to the caller's libpq variables.
+    /// One of PostgreSQL's programs, in `dir`.
     pub fn postgres(&self, name: &str, dir: &Path) -> Spec {
-        let heard = ["PGSERVICE", "PGOPTIONS", "PGDATA", "PGPASSFILE", "PGHOSTADDR", "PGTZ", "PGCLIENTENCODING"];
-        heard.iter().fold(Spec::new(self.postgres_bin.join(name)).cwd(dir), |spec, name| spec.env_remove(name))
+        Spec::new(self.postgres_bin.join(name)).cwd(dir)
     }
 }
 

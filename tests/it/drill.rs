@@ -61,7 +61,8 @@ fn the_whole_drill_without_a_person() {
     let bucket = place.0.join("bucket");
     let before = listing(&bucket);
     assert!(before.len() > 5, "{before:?}");
-    let output = place.run(&["drill", "--headless", "--yes", "--json"]);
+    let canary = "swordfish-of-the-deep";
+    let output = place.command(&["drill", "--headless", "--yes", "--json"]).env("SOME_TOKEN", canary).output().unwrap();
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
     let found = last_line(&output);
@@ -78,6 +79,9 @@ fn the_whole_drill_without_a_person() {
     let restored: Vec<&Value> =
         status["servers"].as_array().unwrap().iter().filter(|server| server["restored"] == true).collect();
     assert_eq!(restored.len(), 2, "{status}");
+    // They outlive the drill, and the environment of whoever ran it does not live on in them.
+    assert!(place.processes().len() > 4);
+    assert_eq!(place.knowing(canary), Vec::<String>::new());
 
     let report = path(&found["report_dir"]);
     for file in ["report.md", "report.html", "report.json", "statement.json", "VERIFY.txt", "allowed_signers"] {

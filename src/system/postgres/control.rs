@@ -63,7 +63,6 @@ impl ControlData {
             .arg("-D")
             .arg(data)
             .env("LC_ALL", "C")
-            .env_remove("PGDATA")
             .capture(1 << 16, &CancellationToken::new())
             .await?;
         let failed = |why: String| {

@@ -5,7 +5,6 @@
 //! the end of WAL does not bring the fence along. What it cannot stop is said: the fencing role itself, and whoever may
 //! start another server on the same files.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
@@ -70,7 +69,7 @@ pub struct Fence {
     /// A superuser's.
     pub url: Secret,
     /// Run first, for a primary that SQL cannot stop.
-    pub command: Option<Vec<String>>,
+    pub command: Option<Spec>,
     pub cancel: CancellationToken,
     pub report: Reporter,
 }
@@ -78,8 +77,8 @@ pub struct Fence {
 impl Fence {
     /// Returns with the proof, or fails: "unknown" is a failure. Running it again is harmless.
     pub async fn run(self) -> Result<Evidence, Failure> {
-        if let Some(argv) = &self.command {
-            run_command(argv, &self.cancel, &self.report).await?;
+        if let Some(command) = &self.command {
+            run_command(command, &self.cancel, &self.report).await?;
         }
         let url = Url::parse(&self.url)?;
         let mut limits = Vec::new();
@@ -169,7 +168,7 @@ fn unknown(url: &Url, error: PgError) -> Failure {
 /// Lifts the fence. `undo` is the inventory's command, run last.
 pub async fn unfence(
     url: &Secret,
-    undo: Option<&[String]>,
+    undo: Option<&Spec>,
     cancel: &CancellationToken,
     report: &Reporter,
 ) -> Result<String, Failure> {
@@ -189,8 +188,8 @@ pub async fn unfence(
         Err(PgError::Refused { .. }) => format!("{} is down: there is no fence to lift by SQL", url.address()),
         Err(error) => return Err(Failure::new("the fence was not lifted", error)),
     };
-    if let Some(argv) = undo {
-        run_command(argv, cancel, report).await?;
+    if let Some(command) = undo {
+        run_command(command, cancel, report).await?;
     }
     Ok(said)
 }
@@ -294,9 +293,8 @@ impl Patience {
     }
 }
 
-async fn run_command(argv: &[String], cancel: &CancellationToken, report: &Reporter) -> Result<(), Failure> {
-    let Some((program, args)) = argv.split_first() else { return Ok(()) };
-    let captured = Spec::new(PathBuf::from(program)).args(args).capture(1 << 16, cancel).await;
+async fn run_command(command: &Spec, cancel: &CancellationToken, report: &Reporter) -> Result<(), Failure> {
+    let captured = command.capture(1 << 16, cancel).await;
     let captured = captured.map_err(|error| Failure::new("the fence's command could not be run", error))?;
     for line in captured.stdout_text().lines().chain(captured.stderr_text().lines()) {
         report.say(line.to_owned()).await;
@@ -304,7 +302,7 @@ async fn run_command(argv: &[String], cancel: &CancellationToken, report: &Repor
     if captured.end.success() {
         return Ok(());
     }
-    Err(Failure::new(format!("`{program}` failed"), format!("{} ({})", captured.stderr_text(), captured.end)))
+    Err(Failure::new(format!("`{}` failed", command.name()), format!("{} ({})", captured.stderr_text(), captured.end)))
 }
 
 #[cfg(test)]

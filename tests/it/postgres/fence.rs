@@ -1,3 +1,4 @@
+use lifeboat::process::Spec;
 use lifeboat::secret::Secret;
 use lifeboat::system::postgres::{Fence, How, Reporter, Url, prove_fenced, unfence};
 use tokio_util::sync::CancellationToken;
@@ -75,7 +76,7 @@ async fn a_role_that_cannot_fence_says_so() {
     let failure = fence(&Secret::new(app)).run().await.unwrap_err();
     assert!(failure.why.contains("not a superuser"), "{failure:?}");
     let mut failing = fence(&primary.url);
-    failing.command = Some(vec!["/bin/false".to_owned()]);
+    failing.command = Some(Spec::new("/bin/false"));
     assert!(failing.run().await.is_err(), "a fence command that fails is no fence");
     assert!(prove_fenced(&primary.url).await.is_err());
 }

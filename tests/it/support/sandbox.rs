@@ -35,6 +35,18 @@ impl Place {
         last_line(&output)
     }
 
+    /// Processes below the directory in whose environment `text` stands.
+    pub fn knowing(&self, text: &str) -> Vec<String> {
+        let environ = |pid: u32| std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut found = Vec::new();
+        for (pid, _) in self.processes() {
+            if environ(pid).windows(text.len()).any(|window| window == text.as_bytes()) {
+                found.push(std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default());
+            }
+        }
+        found
+    }
+
     /// Processes that work below the directory or run a program of it: (pid, uid).
     pub fn processes(&self) -> Vec<(u32, u32)> {
         use std::os::unix::fs::MetadataExt as _;

@@ -398,10 +398,7 @@ impl Restore {
     }
 
     fn start(&self, bin: &std::path::Path, target: &Target, account: Option<&Account>) -> Result<u32, Failure> {
-        let mut spec = Spec::new(bin.join("postgres")).arg("-D").arg(&self.directory).cwd(&self.directory);
-        for name in std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("PG")) {
-            spec = spec.env_remove(name);
-        }
+        let spec = Spec::new(bin.join("postgres")).arg("-D").arg(&self.directory).cwd(&self.directory);
         let spec = spec.env("LC_ALL", "C").env("TZ", "UTC").run_as(account.cloned());
         spec.detach(&target.ours("server.log"))
             .map_err(|error| Failure::new("the restored server could not be started", error))
