@@ -64,6 +64,19 @@ impl Redactor {
             AhoCorasick::builder().match_kind(aho_corasick::MatchKind::LeftmostLongest).build(&known.patterns).ok();
     }
 
+    /// As [`Redactor::learn`], for how a server is reached: a URL, or libpq's `keyword=value` pairs. The passwords in it
+    /// are learned as they are written and as they are meant, and the whole text when it has any.
+    pub fn learn_url(&self, text: &str) {
+        let passwords = passwords(text);
+        for password in &passwords {
+            self.learn(password);
+            self.learn(&percent_decoded(password));
+        }
+        if !passwords.is_empty() {
+            self.learn(text);
+        }
+    }
+
     pub fn text(&self, text: &str) -> String {
         let known = self.shared.read().expect("the redactor's lock");
         match &known.finder {
@@ -141,6 +154,71 @@ impl RedactedStream {
     }
 }
 
+/// Every password in a URL (`//user:HERE@host`, `?password=HERE`) or in `keyword=value` pairs, as written.
+fn passwords(text: &str) -> Vec<String> {
+    let secret = |name: &str| matches!(name, "password" | "sslpassword");
+    let Some((_, rest)) = text.split_once("://") else {
+        return keywords(text).into_iter().filter(|(name, _)| secret(name)).map(|(_, value)| value).collect();
+    };
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    // A password with an unescaped slash ends behind the authority.
+    let users = [authority, rest].into_iter().filter_map(|part| part.rsplit_once('@'));
+    let mut found: Vec<String> = users
+        .filter_map(|(user, _)| Some(user.split_once(':')?.1.to_owned()))
+        .filter(|word| !word.is_empty())
+        .collect();
+    let query = rest.split_once('?').map_or("", |(_, query)| query);
+    let pairs = query.split(['&', '#']).filter_map(|pair| pair.split_once('='));
+    found.extend(pairs.filter(|(name, _)| secret(name)).map(|(_, value)| value.to_owned()));
+    found
+}
+
+/// libpq's pairs: blanks around `=` are allowed, a value may stand in single quotes, a backslash escapes.
+fn keywords(text: &str) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    let mut rest = text;
+    while let Some((name, after)) = rest.split_once('=') {
+        let after = after.trim_start();
+        let (quoted, after) = after.strip_prefix('\'').map_or((false, after), |inner| (true, inner));
+        let (mut value, mut escaped, mut end) = (String::new(), false, after.len());
+        for (at, letter) in after.char_indices() {
+            match letter {
+                _ if escaped => escaped = false,
+                '\\' => {
+                    escaped = true;
+                    continue;
+                }
+                '\'' if quoted => {
+                    end = at + 1;
+                    break;
+                }
+                blank if !quoted && blank.is_whitespace() => {
+                    end = at;
+                    break;
+                }
+                _ => {}
+            }
+            value.push(letter);
+        }
+        pairs.push((name.split_whitespace().last().unwrap_or_default().to_owned(), value));
+        rest = &after[end..];
+    }
+    pairs
+}
+
+fn percent_decoded(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let [first, after @ ..] = rest {
+        let escaped = match (first, after) {
+            (b'%', [high, low, ..]) => hex::decode([*high, *low]).ok(),
+            _ => None,
+        };
+        rest = if escaped.is_some() { &after[2..] } else { after };
+        bytes.extend(escaped.unwrap_or_else(|| vec![*first]));
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 fn spellings(secret: &str) -> Vec<String> {
     let bytes = secret.as_bytes();
     let mut all = vec![secret.to_owned()];
@@ -184,6 +262,30 @@ mod tests {
         for spelling in spellings("p@ss\"word") {
             assert_eq!(redactor.text(&format!("a {spelling} b")), format!("a {MASK} b"));
         }
+    }
+
+    #[test]
+    fn passwords_are_found_wherever_a_server_s_address_may_hold_them() {
+        for (address, meant) in [
+            ("postgresql://app:p%40ss%3Aw%25rd@db/orders", "p@ss:w%rd"),
+            ("postgresql://db:5432/orders?user=app&password=p%40ss%3Aw%25rd&sslmode=require", "p@ss:w%rd"),
+            ("postgresql://app:outer-one@db/orders?password=inner-one", "inner-one"),
+            ("postgresql://app:outer-one@db/orders?password=inner-one", "outer-one"),
+            ("postgresql://db/orders?sslpassword=key%20phrase", "key phrase"),
+            ("redis://:a/b@c@cache:6379/0", "a/b@c"),
+            ("host=db password=plain-one user=app", "plain-one"),
+            ("host=db user='o''brien' password = 'it\\'s a \\\\ secret' dbname=x", "it's a \\ secret"),
+            ("password=with\\ blank host=db", "with blank"),
+        ] {
+            let redactor = Redactor::default();
+            redactor.learn_url(address);
+            assert_eq!(redactor.text(&format!("<{meant}>")), format!("<{MASK}>"), "{address}");
+            assert_eq!(redactor.text(&format!("<{address}>")), format!("<{MASK}>"), "{address}");
+        }
+        let redactor = Redactor::default();
+        redactor.learn_url("postgresql://app@localhost:5432/orders?application_name=lifeboat");
+        redactor.learn_url("host=localhost user=app");
+        assert_eq!(redactor.text("app localhost 5432 orders lifeboat"), "app localhost 5432 orders lifeboat");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use crate::event::{Failure, Measure, Outcome, Stream};
 use crate::process::{End, Spec};
 use crate::runbook::Run;
+use crate::secret::{RedactedStream, Redactor};
 
 use super::{Action, Context, confirm::cancelled};
 
@@ -72,17 +73,45 @@ pub(super) fn with_variables(spec: Spec, context: &Context) -> Spec {
         .env("LIFEBOAT_MODE", context.mode.word())
 }
 
+/// The end of a stream. Secrets are taken out before it is cut: half a secret would not be known any more.
+struct Tail {
+    redacted: RedactedStream,
+    kept: VecDeque<u8>,
+}
+
+impl Tail {
+    fn new(redactor: &Redactor) -> Self {
+        Self { redacted: redactor.stream(), kept: VecDeque::new() }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let safe = self.redacted.push(bytes);
+        self.keep(&safe);
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.kept.extend(bytes);
+        let excess = self.kept.len().saturating_sub(KEPT);
+        self.kept.drain(..excess);
+    }
+
+    fn text(mut self) -> String {
+        let rest = self.redacted.finish();
+        self.keep(&rest);
+        String::from_utf8_lossy(&Vec::from(self.kept)).trim_end().to_owned()
+    }
+}
+
 /// Runs a child whose output streams into the drill.
 pub(super) async fn execute(spec: Spec, context: &Context) -> Outcome {
     let (sender, mut receiver) = mpsc::channel::<(Stream, Vec<u8>)>(16);
-    let mut stdout: VecDeque<u8> = VecDeque::new();
-    let mut stderr: VecDeque<u8> = VecDeque::new();
+    let (mut stdout, mut stderr) = (Tail::new(&context.redactor), Tail::new(&context.redactor));
     let pass_on = async {
         while let Some((stream, bytes)) = receiver.recv().await {
-            let kept = if stream == Stream::Err { &mut stderr } else { &mut stdout };
-            kept.extend(&bytes);
-            let excess = kept.len().saturating_sub(KEPT);
-            kept.drain(..excess);
+            match stream {
+                Stream::Err => stderr.push(&bytes),
+                _ => stdout.push(&bytes),
+            }
             context.sink.output(stream, bytes).await;
         }
     };
@@ -98,8 +127,7 @@ pub(super) async fn execute(spec: Spec, context: &Context) -> Outcome {
             );
         }
     };
-    let text = |kept: VecDeque<u8>| String::from_utf8_lossy(&Vec::from(kept)).trim_end().to_owned();
-    let (stdout, stderr) = (text(stdout), text(stderr));
+    let (stdout, stderr) = (stdout.text(), stderr.text());
     let mut outcome = match end.success() {
         true => Outcome::passed("exit code 0"),
         false => {

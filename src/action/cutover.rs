@@ -10,7 +10,11 @@ use crate::event::{Failure, Outcome};
 use crate::inventory::{Connections, Reload};
 use crate::process::Spec;
 
-use super::{Action, Context, command::with_variables, confirm::cancelled};
+use super::{
+    Action, Context,
+    command::{execute, with_variables},
+    confirm::cancelled,
+};
 
 /// How long the application may take to answer a reload.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -128,11 +132,10 @@ async fn tell(connections: &Connections, context: &Context) -> Result<Result<(),
             Reload::Command(argv) => {
                 let Some((program, args)) = argv.split_first() else { return Err(refused("no argv".to_owned())) };
                 let spec = with_variables(Spec::new(program).args(args), context);
-                let run = spec.capture(64 * 1024, &context.cancel).await;
-                let run = run.map_err(|error| refused(error.to_string()))?;
-                context.sink.output(crate::event::Stream::Out, run.stdout.clone()).await;
-                context.sink.output(crate::event::Stream::Err, run.stderr.clone()).await;
-                if run.end.success() { Ok(()) } else { Err(refused(format!("{}: {}", run.end, run.stderr_text()))) }
+                match execute(spec, context).await.failure {
+                    None => Ok(()),
+                    Some(failure) => Err(refused(failure.to_string())),
+                }
             }
         }
     };

@@ -50,7 +50,7 @@ async fn restore(context: &Context) -> Result<Outcome, Failure> {
         cancel: &context.cancel,
     };
     let restored = restore.run(&|progress| context.sink.offer(progress)).await?;
-    context.redactor.learn(restored.url.expose());
+    context.redactor.learn_url(restored.url.expose());
     let mut outcome = Outcome::passed(format!(
         "{} is restored at 127.0.0.1:{} as of {}: {} keys{}",
         system.name,

@@ -25,7 +25,7 @@ impl Context {
     /// The source's URL with its password; the redactor knows it from here on.
     pub(super) fn source_url(&self, system: &System) -> Result<Secret, Failure> {
         let url = system.url.resolve()?;
-        self.redactor.learn(url.expose());
+        self.redactor.learn_url(url.expose());
         Ok(url)
     }
 

@@ -12,7 +12,7 @@ use crate::inventory::{self, Inventory, SystemDetail};
 use crate::journal::{self, Journal};
 use crate::process::find_program;
 use crate::runbook::Runbook;
-use crate::secret::{Redactor, Secret};
+use crate::secret::Redactor;
 use crate::system::{postgres, redis};
 
 use super::error::{CliError, Kind, Result};
@@ -107,7 +107,7 @@ fn addresses(
     for name in bindings.values() {
         let Some(system) = inventory.systems.get(name) else { continue };
         let found = system.url.resolve().and_then(|url| {
-            learn(redactor, &url);
+            redactor.learn_url(url.expose());
             let address = match &system.detail {
                 SystemDetail::Postgres(_) => postgres::address(&url).map_err(|error| error.to_string()),
                 SystemDetail::Redis(_) => redis::address(&url).map_err(|error| error.to_string()),
@@ -124,20 +124,6 @@ fn addresses(
     match failures.is_empty() {
         true => Ok(addresses),
         false => Err(CliError { kind: Kind::Usage, failures, problems: None }),
-    }
-}
-
-/// The whole URL and the password in it.
-fn learn(redactor: &Redactor, url: &Secret) {
-    let text = url.expose();
-    let password = text
-        .split_once("://")
-        .and_then(|(_, rest)| rest.rsplit_once('@'))
-        .and_then(|(user, _)| user.split_once(':'))
-        .map(|(_, password)| password);
-    if let Some(password) = password {
-        redactor.learn(password);
-        redactor.learn(text);
     }
 }
 

@@ -48,7 +48,6 @@ impl Attempt {
     pub async fn run(self) {
         let Self { action, context, undo, mut messages, blob, reports } = self;
         let index = context.step;
-        let redactor = context.redactor.clone();
         let mut output = OutputPipe::new(&context.redactor, blob);
         let clock = context.clock.clone();
         let step = context.step().id.clone();
@@ -103,27 +102,10 @@ impl Attempt {
                 )
             }
         };
-        let outcome = without_secrets(&redactor, outcome);
         let kept = output.finish();
         send_gathered(&reports, index, &mut output, &mut lanes).await;
         send(&reports, index, Report::Finished { outcome: Box::new(outcome), output: kept }).await;
     }
-}
-
-/// An action's words and facts may quote what a program or a server said: they pass the redactor as its output does.
-fn without_secrets(redactor: &Redactor, mut outcome: Outcome) -> Outcome {
-    outcome.summary = redactor.text(&outcome.summary);
-    outcome.facts = outcome.facts.into_iter().map(|(name, value)| (name, redactor.json(value))).collect();
-    for check in &mut outcome.checks {
-        check.name = redactor.text(&check.name);
-        check.detail = redactor.text(&check.detail);
-    }
-    outcome.failure = outcome.failure.map(|failure| Failure {
-        what: redactor.text(&failure.what),
-        why: redactor.text(&failure.why),
-        now: failure.now.map(|now| redactor.text(&now)),
-    });
-    outcome
 }
 
 fn gather(clock: &SharedClock) -> crate::clock::Sleep {

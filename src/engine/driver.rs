@@ -22,6 +22,7 @@ use super::decide::{Effect, decide, next_due};
 use super::feed::Feed;
 use super::guard;
 use super::judge::{captured, judge};
+use super::redact::redacted;
 use super::unattended::{Reply, Unattended};
 
 /// Reports that may wait for the driver before attempts are held back.
@@ -198,7 +199,7 @@ impl Driver {
         Some(due.saturating_sub(self.elapsed()))
     }
 
-    /// Makes events durable, then lets them be seen.
+    /// Takes known secrets out of events, makes them durable, then lets them be seen.
     fn emit(&mut self, events: Vec<Event>) -> Result<(), EngineError> {
         let stamp = self.fixed.clock.now();
         let first = self.feed.read(|state| state.next_seq);
@@ -208,7 +209,7 @@ impl Driver {
                 seq,
                 at: stamp.wall,
                 boot_ms: u64::try_from(stamp.boot.as_millis()).unwrap_or(u64::MAX),
-                event,
+                event: redacted(&self.fixed.redactor, event),
             })
             .collect();
         self.journal.append_all(&envelopes)?;

@@ -10,6 +10,7 @@ mod feed;
 mod guard;
 mod judge;
 mod opening;
+mod redact;
 mod resume;
 mod sanitise;
 mod sentence;

@@ -13,6 +13,7 @@ use crate::runbook::Runbook;
 use crate::secret::Redactor;
 
 use super::driver::{Driver, Fixed, Handle};
+use super::redact::redacted;
 use super::unattended::Unattended;
 
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,7 @@ impl Opening {
             seq: 0,
             at: stamp.wall,
             boot_ms: u64::try_from(stamp.boot.as_millis()).unwrap_or(u64::MAX),
-            event: Event::DrillOpened { opening: Box::new(self.event(drill)) },
+            event: redacted(&self.redactor, Event::DrillOpened { opening: Box::new(self.event(drill)) }),
         };
         let state = DrillState::open(&envelope)?;
         let mut journal = Journal::create(&dir)?;

@@ -355,6 +355,51 @@ async fn what_a_program_says_last_is_redacted_in_every_part_of_its_outcome() {
     assert_eq!(journal.iter().find(|event| event.contains("hunter22")), None);
 }
 
+#[tokio::test]
+async fn no_event_tells_a_secret_whoever_said_it() {
+    let secret = "hunt er/22";
+    let spelt = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, secret);
+    let ask = "do = \"input\"\nvariable = \"word\"\nprompt = \"Say {given}\"\ndefault = \"{given}\"";
+    let emit = format!("'echo \"{{\\\"token\\\": \\\"{spelt}\\\"}}\"'");
+    let says = format!("do = \"command\"\nscript = {emit}\ncapture = [{{ field = \"json.token\", as = \"token\" }}]");
+    // The last 64 KiB of its output begin within a secret, and it is put together from two halves with an escape between.
+    let long = "do = \"command\"\nscript = 'yes \"$LIFEBOAT_VAR_CANARY\" | head -c 70004; printf \"hunt \\\\033[0mer/22\\\\n\" >&2'";
+    let env = "env = { LIFEBOAT_VAR_CANARY = \"hunt er/22\" }";
+    let mut bench =
+        Bench::new(&format!("{}{}{}", step("ask", ask), step("says", &says), step("long", &format!("{long}\n{env}"))));
+    bench.runbook =
+        bench.runbook.replace("[variables.dir]", "[variables.given]\n\n[variables.word]\n\n[variables.dir]");
+    let mut opening = bench.opening(None);
+    opening.redactor.learn(secret);
+    opening.variables.insert("given".to_owned(), secret.to_owned());
+    let (driver, handle) = opening.begin(bench.dir(), "d1".into()).unwrap();
+    let run = tokio::spawn(driver.run());
+    let send = |command| handle.commands.try_send(command).unwrap();
+    send(Command::Declare { reason: format!("because of {secret}") });
+    send(Command::Note { text: format!("note {secret}") });
+    send(Command::Finding { text: format!("finding {secret}"), owner: Some(secret.into()), due: None });
+    watch(&handle, |state| state.ask_of(0).is_some()).await;
+    send(Command::Answer { step: "ask".into(), answer: Answer::Text { text: format!("answer {secret}") } });
+    assert_eq!(run.await.unwrap().unwrap(), RunEnd::Finished(Verdict::Passed));
+    // The runbook's own text is what its author published.
+    let events = bench.events();
+    let Event::DrillOpened { opening } = &events[0] else { panic!("{:?}", events[0]) };
+    assert_eq!(opening.variables["given"], crate::secret::MASK);
+    let asked = |event: &Event| matches!(event, Event::Asked { ask, .. } if matches!(**ask, Ask::Input { .. }));
+    let answered = |event: &Event| matches!(event, Event::Answered { .. });
+    let set = |event: &Event| matches!(event, Event::VariableSet { .. });
+    assert!(events.iter().any(asked) && events.iter().any(answered) && events.iter().filter(|e| set(e)).count() == 2);
+    for event in &events[1..] {
+        let text = serde_json::to_string(event).unwrap();
+        let parts = [secret, spelt.as_str(), "/22", "hunt er"];
+        assert_eq!(parts.iter().find(|part| text.contains(**part)), None, "{text:.300}");
+    }
+    // Blobs too: of the long output nothing but masks is left, whole ones.
+    let blobs =
+        std::fs::read_dir(bench.dir().output()).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    assert!(blobs.into_iter().all(|blob| !String::from_utf8_lossy(&blob).contains("hunt er/22")));
+}
+
 /// The journal of a program that was killed: declared, then these events.
 fn cut_off(bench: &Bench, events: impl IntoIterator<Item = Event>) {
     drop(bench.begin(None));

@@ -261,17 +261,19 @@ impl Spec {
         }
     }
 
-    /// Runs to the end and keeps at most `limit` bytes of each stream.
+    /// Runs to the end and keeps at most `limit` bytes of each stream, cut after a whole line: half a secret would not be
+    /// known for one.
     pub async fn capture(&self, limit: usize, cancel: &CancellationToken) -> Result<Captured, ProcessError> {
         let (sender, mut receiver) = mpsc::channel::<(Stream, Vec<u8>)>(16);
         let collect = async {
-            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
             while let Some((stream, bytes)) = receiver.recv().await {
-                let kept: &mut Vec<u8> = if stream == Stream::Out { &mut stdout } else { &mut stderr };
-                let room = limit.saturating_sub(kept.len()).min(bytes.len());
-                kept.extend_from_slice(&bytes[..room]);
+                let kept: &mut Kept = if stream == Stream::Out { &mut stdout } else { &mut stderr };
+                let room = limit.saturating_sub(kept.bytes.len()).min(bytes.len());
+                kept.bytes.extend_from_slice(&bytes[..room]);
+                kept.cut |= room < bytes.len();
             }
-            (stdout, stderr)
+            (stdout.whole_lines(), stderr.whole_lines())
         };
         let (end, (stdout, stderr)) = tokio::join!(self.stream(sender, cancel, |_| {}), collect);
         Ok(Captured { end: end?, stdout, stderr })
@@ -299,6 +301,22 @@ impl Spec {
             let _ = child.wait();
         });
         Ok(pid)
+    }
+}
+
+/// The beginning of a stream.
+#[derive(Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    cut: bool,
+}
+
+impl Kept {
+    fn whole_lines(mut self) -> Vec<u8> {
+        if self.cut {
+            self.bytes.truncate(self.bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
+        }
+        self.bytes
     }
 }
 

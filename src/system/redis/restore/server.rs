@@ -183,8 +183,11 @@ impl Plan {
     /// The last lines of the server's log.
     pub fn log_tail(&self) -> String {
         let text = std::fs::read(self.log()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let from = text.len().saturating_sub(4096);
+        let text = String::from_utf8_lossy(&text[from..]).into_owned();
+        // The first line is cut in two.
+        let lines: Vec<&str> =
+            text.lines().skip(usize::from(from > 0)).filter(|line| !line.trim().is_empty()).collect();
         lines[lines.len().saturating_sub(3)..].join(" · ")
     }
 
