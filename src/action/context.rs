@@ -1,6 +1,7 @@
 //! What an action gets: its step, its systems, the variables, a place to work, and a sink.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -102,16 +103,29 @@ impl Context {
         })
     }
 
-    /// Refuses an address that belongs to a source system: smoke tests look at what was restored.
-    pub fn refuse_source(&self, address: &str) -> Result<(), Failure> {
+    /// Refuses an address that belongs to a source system, by whatever name: smoke tests look at what was restored.
+    /// `address` is `host:port`. One that this drill restored is never refused.
+    pub async fn refuse_source(&self, address: &str) -> Result<(), Failure> {
+        let restored = self.bindings.values().filter_map(|name| self.inventory.systems.get(name));
+        if restored.filter_map(|system| self.restored_address(system).ok()).any(|(host, port)| {
+            Place::of(address)
+                .is_some_and(|place| place.port == port && (is_loopback(&place.host) || place.host == host))
+        }) {
+            return Ok(());
+        }
         for (name, source) in self.sources.iter() {
-            if same_place(source, address) {
-                return Err(Failure::new(
-                    format!("the smoke test was not run: {address} is the source of {name}"),
-                    "a smoke test may only reach restored systems",
-                )
-                .now("Point the step at the restored system or at the application behind the cutover."));
-            }
+            let (why, now) = match leads_to(source, address).await {
+                Ok(false) => continue,
+                Ok(true) => (
+                    format!("{address} is the source of {name}; a smoke test may only reach restored systems"),
+                    "Point the step at the restored system or at the application behind the cutover.",
+                ),
+                Err(unknown) => (
+                    format!("whether {address} is the source of {name} at {source} cannot be told: {unknown}"),
+                    "Put the name resolution right, or give the step an IP address; then retry.",
+                ),
+            };
+            return Err(Failure::new(format!("the smoke test of {address} was not run"), why).now(now));
         }
         Ok(())
     }
@@ -125,22 +139,65 @@ impl Context {
     }
 }
 
-/// Whether two addresses, `host:port` with or without a path behind, lead to the same server as far as they themselves
-/// tell. A server behind a Unix socket has the same port on this machine's loopback.
-fn same_place(one: &str, other: &str) -> bool {
-    let place = |text: &str| {
+/// Whether two addresses, `host:port` with or without a path behind, lead to the same server: the same port of a machine
+/// that both names mean. A server behind a Unix socket has the same port on this machine. The error is a name that does
+/// not resolve.
+async fn leads_to(source: &str, address: &str) -> Result<bool, String> {
+    let (Some(source), Some(address)) = (Place::of(source), Place::of(address)) else { return Ok(false) };
+    if source.port != address.port {
+        return Ok(false);
+    }
+    if source.host.eq_ignore_ascii_case(&address.host) {
+        return Ok(true);
+    }
+    let (machines, others) = (source.machines().await?, address.machines().await?);
+    Ok(machines.iter().any(|machine| others.contains(machine)))
+}
+
+struct Place {
+    /// Without brackets; a directory for a Unix socket.
+    host: String,
+    port: u16,
+}
+
+#[derive(PartialEq, Eq)]
+enum Machine {
+    /// By whichever of its addresses.
+    This,
+    At(IpAddr),
+}
+
+impl Place {
+    fn of(text: &str) -> Option<Self> {
         let (host, rest) = text.rsplit_once(':')?;
-        Some((host.to_owned(), rest.split('/').next().unwrap_or(rest).to_owned()))
-    };
-    let (Some((host, port)), Some((other_host, other_port))) = (place(one), place(other)) else { return false };
-    let local = |host: &str| host.starts_with('/') || is_loopback(host);
-    port == other_port && (host.eq_ignore_ascii_case(&other_host) || (local(&host) && local(&other_host)))
+        let port = rest.split('/').next().unwrap_or(rest).parse().ok()?;
+        Some(Self { host: host.trim_matches(['[', ']']).trim_end_matches('.').to_owned(), port })
+    }
+
+    /// Every machine that the host means.
+    async fn machines(&self) -> Result<Vec<Machine>, String> {
+        if self.host.starts_with('/') || is_loopback(&self.host) {
+            return Ok(vec![Machine::This]);
+        }
+        let unknown = |why: String| format!("`{}` does not resolve ({why})", self.host);
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        let found: Vec<Machine> =
+            found.map_err(|error| unknown(error.to_string()))?.map(|to| machine(to.ip())).collect();
+        if found.is_empty() { Err(unknown("no address".to_owned())) } else { Ok(found) }
+    }
+}
+
+/// An address belongs to this machine when a socket can be bound to it.
+fn machine(ip: IpAddr) -> Machine {
+    let ip = ip.to_canonical();
+    let ours = ip.is_loopback() || ip.is_unspecified() || std::net::UdpSocket::bind((ip, 0)).is_ok();
+    if ours { Machine::This } else { Machine::At(ip) }
 }
 
 /// Whether the host is this machine. A connection to the unspecified address goes to it too.
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
-    let local = |ip: std::net::IpAddr| ip.to_canonical().is_loopback() || ip.is_unspecified();
+    let local = |ip: IpAddr| ip.to_canonical().is_loopback() || ip.is_unspecified();
     host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(local)
 }
 
@@ -217,15 +274,37 @@ impl Sink {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_source_is_recognised_in_every_spelling_of_this_machine() {
-        for spelling in ["127.0.0.1", "localhost", "LOCALHOST.", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]"] {
+    #[tokio::test]
+    async fn a_source_is_recognised_in_every_spelling_of_this_machine() {
+        let mut spellings: Vec<String> =
+            ["127.0.0.1", "127.0.1.1", "localhost", "LOCALHOST.", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]"]
+                .map(str::to_owned)
+                .into();
+        // The machine's own name and its address towards others, where it has them.
+        spellings.push(nix::unistd::gethostname().unwrap().into_string().unwrap());
+        let towards = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        if towards.connect("192.0.2.1:9").is_ok() {
+            spellings.push(towards.local_addr().unwrap().ip().to_string());
+        }
+        for spelling in &spellings {
             for source in ["127.0.0.1:5432/orders", "/var/run/postgresql:5432/orders"] {
-                assert!(same_place(source, &format!("{spelling}:5432")), "{source} {spelling}");
-                assert!(!same_place(source, &format!("{spelling}:5433")), "{source} {spelling}");
+                let leads = async |port| leads_to(source, &format!("{spelling}:{port}")).await;
+                // A machine need not know its own name; then it is not believed to be another.
+                assert!(leads(5432).await.unwrap_or(true), "{source} {spelling}");
+                assert_eq!(leads(5433).await, Ok(false), "{source} {spelling}");
             }
         }
-        assert!(same_place("db.example:5432/orders", "DB.example:5432"));
-        assert!(!same_place("db.example:5432/orders", "127.0.0.1:5432"));
+        assert_eq!(leads_to("db.example:5432/orders", "DB.example.:5432").await, Ok(true));
+        assert_eq!(leads_to("192.0.2.7:5432/orders", "[::ffff:192.0.2.7]:5432").await, Ok(true));
+        assert_eq!(leads_to("192.0.2.7:5432/orders", "127.0.0.1:5432").await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_is_not_taken_for_another_machine() {
+        let unknown = leads_to("db.invalid:5432/orders", "192.0.2.7:5432").await;
+        assert!(unknown.as_ref().is_err_and(|why| why.contains("`db.invalid` does not resolve")), "{unknown:?}");
+        assert!(leads_to("192.0.2.7:5432/orders", "db.invalid:5432").await.is_err());
+        // Another port is another server, wherever it is.
+        assert_eq!(leads_to("db.invalid:5432/orders", "192.0.2.7:8080").await, Ok(false));
     }
 }

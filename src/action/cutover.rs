@@ -57,12 +57,14 @@ impl Cutover {
         let before = std::fs::read_to_string(&connections.file).map_err(|error| failed(error.to_string()))?;
         let mut after = before.clone();
         let mut outcome = Outcome::passed("");
-        let mut moved = Vec::new();
+        let (mut moved, mut changes) = (Vec::new(), Vec::new());
         for role in &self.systems {
             let Some(system) = context.system(role) else { continue };
             let (host, port) = context.restored_address(system)?;
             for (key, _) in connections.keys.iter().filter(|(_, name)| **name == system.name) {
-                after = replace(&after, key, &host, port).map_err(&failed)?;
+                let (changed, was) = replace(&after, key, &host, port).map_err(&failed)?;
+                after = changed;
+                changes.push(format!("{key}: {was} → {host}:{port}"));
                 moved.push(format!("{key} → {host}:{port}"));
                 outcome = outcome.fact(&format!("connection.{key}"), format!("{host}:{port}"));
             }
@@ -78,7 +80,7 @@ impl Cutover {
         if after != before {
             write_whole(&connections.file, &after, &connections.file).map_err(|error| failed(error.to_string()))?;
         }
-        for line in &moved {
+        for line in &changes {
             context.sink.say(format!("{}: {line}", connections.file.display())).await;
         }
         if let Err(failure) = tell(connections, context).await? {
@@ -145,36 +147,70 @@ async fn tell(connections: &Connections, context: &Context) -> Result<Result<(),
     }
 }
 
-/// The text with the URL under `key` pointing to another host and port; everything else byte for byte as it was.
-fn replace(text: &str, key: &str, host: &str, port: u16) -> Result<String, String> {
-    let old = value_of(text, key).ok_or_else(|| format!("it has no key `{key}`"))?;
-    let new = with_address(&old, host, port).ok_or_else(|| format!("the value of `{key}` is no URL"))?;
+/// The text with the URL under `key` pointing to another host and port, and where it pointed before; everything else byte
+/// for byte as it was, the same URL under another key too.
+fn replace(text: &str, key: &str, host: &str, port: u16) -> Result<(String, String), String> {
+    match serde_json::from_str::<Value>(text) {
+        Ok(json) => replace_in_json(text, &json, key, host, port),
+        Err(_) => replace_in_lines(text, key, host, port),
+    }
+}
+
+fn replace_in_json(text: &str, json: &Value, key: &str, host: &str, port: u16) -> Result<(String, String), String> {
+    let old = json.get(key).ok_or_else(|| format!("it has no key `{key}`"))?;
+    let old = old.as_str().ok_or_else(|| format!("the value of `{key}` is no text"))?;
+    let (new, was) = with_address(old, host, port).map_err(|why| format!("the value of `{key}` {why}"))?;
     let quoted = |text: &str| Value::String(text.to_owned()).to_string();
-    let (old, new) = match serde_json::from_str::<Value>(text) {
-        Ok(_) => (quoted(&old), quoted(&new)),
-        Err(_) => (format!("{key}={old}"), format!("{key}={new}")),
+    if text.matches(&quoted(key)).count() > 1 {
+        return Err(format!("`{key}` stands in it more than once, and which one counts cannot be told"));
+    }
+    let mut wanted = json.clone();
+    wanted[key] = new.as_str().into();
+    let (old, new) = (quoted(old), quoted(&new));
+    // Of all places where the old value stands, the one that gives the wanted document.
+    let mut places = text.match_indices(&old).map(|(at, _)| [&text[..at], &new, &text[at + old.len()..]].concat());
+    places
+        .find(|changed| serde_json::from_str::<Value>(changed).is_ok_and(|json| json == wanted))
+        .map(|changed| (changed, was))
+        .ok_or_else(|| format!("the value of `{key}` is spelt in a way that cannot be replaced safely"))
+}
+
+fn replace_in_lines(text: &str, key: &str, host: &str, port: u16) -> Result<(String, String), String> {
+    let value_of = |line: &str| {
+        let line = line.trim_start();
+        let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
+        Some(line.strip_prefix(key)?.strip_prefix('=')?.trim().trim_matches(['"', '\'']).to_owned())
     };
-    match text.matches(&old).count() {
-        0 => Err(format!("the value of `{key}` is spelt in a way that cannot be replaced safely")),
-        _ => Ok(text.replace(&old, &new)),
-    }
+    let found: Vec<(usize, &str, String)> = text
+        .split_inclusive('\n')
+        .scan(0, |at, line| {
+            *at += line.len();
+            Some((*at - line.len(), line))
+        })
+        .filter_map(|(at, line)| Some((at, line, value_of(line)?)))
+        .collect();
+    let (at, line, old) = match found.as_slice() {
+        [] => return Err(format!("it has no key `{key}`")),
+        [one] => one,
+        _ => return Err(format!("`{key}` stands in it more than once, and which one counts cannot be told")),
+    };
+    let (new, was) = with_address(old, host, port).map_err(|why| format!("the value of `{key}` {why}"))?;
+    let changed = line.replacen(old.as_str(), &new, 1);
+    Ok(([&text[..*at], &changed, &text[at + line.len()..]].concat(), was))
 }
 
-/// A value of a JSON object, or of lines `NAME=value`.
-fn value_of(text: &str, key: &str) -> Option<String> {
-    if let Ok(json) = serde_json::from_str::<Value>(text) {
-        return json.get(key)?.as_str().map(str::to_owned);
-    }
-    text.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix('=')?.trim().to_owned()))
-}
-
-/// `scheme://user:password@HOST:PORT/path?query` with another host and port.
-fn with_address(url: &str, host: &str, port: u16) -> Option<String> {
-    let (scheme, rest) = url.split_once("://")?;
+/// `scheme://user:password@HOST:PORT/path?query` with another host and port, and the old ones.
+fn with_address(url: &str, host: &str, port: u16) -> Result<(String, String), String> {
+    let (scheme, rest) = url.split_once("://").ok_or("is no URL")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
-    let user = authority.rsplit_once('@').map_or_else(String::new, |(user, _)| format!("{user}@"));
-    Some(format!("{scheme}://{user}{host}:{port}{tail}"))
+    let query = tail.split_once('?').map_or("", |(_, query)| query);
+    if query.split('&').any(|pair| ["host=", "hostaddr=", "port="].iter().any(|name| pair.starts_with(name))) {
+        return Err("names its host behind the `?` too, and that would win".to_owned());
+    }
+    let (user, was) = authority.rsplit_once('@').map_or(("", authority), |(user, was)| (user, was));
+    let user = if user.is_empty() { String::new() } else { format!("{user}@") };
+    Ok((format!("{scheme}://{user}{host}:{port}{tail}"), was.to_owned()))
 }
 
 /// Writes a file whole or not at all, with the mode and owner of `like`.
@@ -201,11 +237,38 @@ mod tests {
         let json = "{\n  \"database_url\": \"postgresql://app:p%40ss@127.0.0.1:5432/orders?sslmode=disable\",\n  \
                     \"other\": 1\n}\n";
         let after = replace(json, "database_url", "127.0.0.1", 6000).unwrap();
-        assert_eq!(after, json.replace(":5432/", ":6000/"));
+        assert_eq!(after, (json.replace(":5432/", ":6000/"), "127.0.0.1:5432".to_owned()));
         let env = "# connections\nDATABASE_URL=postgresql://app@db/orders\nCACHE_URL=redis://:x@h:1/0\n";
         let after = replace(env, "CACHE_URL", "127.0.0.1", 7000);
-        assert_eq!(after.unwrap(), env.replace("redis://:x@h:1/0", "redis://:x@127.0.0.1:7000/0"));
+        assert_eq!(after.unwrap().0, env.replace("redis://:x@h:1/0", "redis://:x@127.0.0.1:7000/0"));
         assert!(replace(env, "NOPE", "h", 1).unwrap_err().contains("no key `NOPE`"));
+    }
+
+    #[test]
+    fn the_same_url_under_another_key_stays() {
+        let json = r#"{"audit_url": "postgresql://a@db/x", "database_url": "postgresql://a@db/x",
+                       "old": {"list": ["postgresql://a@db/x"]}}"#;
+        let (after, was) = replace(json, "database_url", "127.0.0.1", 6000).unwrap();
+        let wanted = r#""database_url": "postgresql://a@127.0.0.1:6000/x""#;
+        assert_eq!(after, json.replace(r#""database_url": "postgresql://a@db/x""#, wanted));
+        assert_eq!(was, "db");
+        let env = "AUDIT_URL=redis://h:1\n#URL=redis://h:1\n  export URL=\"redis://h:1\"  \r\nURL_2=redis://h:1\n";
+        let (after, _) = replace(env, "URL", "127.0.0.1", 7000).unwrap();
+        assert_eq!(after, env.replace("export URL=\"redis://h:1\"", "export URL=\"redis://127.0.0.1:7000\""));
+    }
+
+    #[test]
+    fn what_is_ambiguous_is_refused() {
+        for text in [
+            "URL=redis://a:1\nURL=redis://b:1\n",
+            r#"{"URL": "redis://a:1", "URL": "redis://b:1"}"#,
+            r#"{"URL": "redis://a:1", "old": {"URL": "redis://b:1"}}"#,
+        ] {
+            assert!(replace(text, "URL", "h", 1).unwrap_err().contains("more than once"), "{text}");
+        }
+        let error = replace("URL=postgresql://a@db/x?host=/run&port=5433", "URL", "h", 1).unwrap_err();
+        assert!(error.contains("behind the `?`"), "{error}");
+        assert!(replace(r#"{"URL": "redis:\/\/a:1"}"#, "URL", "h", 1).unwrap_err().contains("spelt"));
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl SmokeHttp {
         let method: reqwest::Method = self.method.parse().map_err(|error| wrong(format!("{error}")))?;
         let parsed: reqwest::Url = url.parse().map_err(|error| wrong(format!("{error}")))?;
         if let (Some(host), Some(port)) = (parsed.host_str(), parsed.port_or_known_default()) {
-            context.refuse_source(&format!("{host}:{port}"))?;
+            context.refuse_source(&format!("{host}:{port}")).await?;
         }
         let client = reqwest::Client::builder()
             .timeout(PATIENCE)

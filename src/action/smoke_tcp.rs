@@ -22,7 +22,7 @@ impl Action for SmokeTcp {
                 Ok(address) => address,
                 Err(failure) => return Outcome::failed(failure),
             };
-            if let Err(failure) = context.refuse_source(&address) {
+            if let Err(failure) = context.refuse_source(&address).await {
                 return Outcome::failed(failure);
             }
             let began = context.clock.now().boot;
