@@ -328,7 +328,9 @@ impl DrillState {
     /// Whether every step has ended and nothing runs.
     pub fn all_ended(&self) -> bool {
         self.steps.iter().enumerate().all(|(index, state)| {
-            state.status.lets_pass()
+            // Whether to undo it is being asked, or was agreed to.
+            let undo = state.gate_open || matches!(state.ask.as_ref().map(|a| &*a.ask), Some(Ask::TypeName { .. }));
+            (state.status.lets_pass() && !undo)
                 || (state.status == StepStatus::Failed
                     && self.runbook.steps[index].on_failure == OnFailure::Continue
                     && self.retries_left(index) == 0)

@@ -6,7 +6,7 @@ use crate::drill::{DrillState, Elapsed, StepStatus, Stopping};
 use crate::event::{Ask, Pace, Verdict};
 use crate::runbook::{OnFailure, StepKind};
 
-use super::sentence;
+use super::{guard, sentence};
 
 /// What the driver is to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,10 @@ pub enum Effect {
     },
     /// Record the intent, then start the attempt.
     Start {
+        step: usize,
+    },
+    /// Record the intent, then take the step's effect back: the loss was agreed to.
+    Undo {
         step: usize,
     },
     /// `when` is false.
@@ -69,6 +73,10 @@ fn next_of(state: &DrillState, index: usize, now: Elapsed) -> Option<Effect> {
         return Some(Effect::Start { step: index });
     }
     match &progress.status {
+        // The name was typed; a step that builds on it may have started meanwhile.
+        StepStatus::Passed | StepStatus::Failed if progress.gate_open => {
+            guard::running_dependent(state, index).is_none().then_some(Effect::Undo { step: index })
+        }
         StepStatus::Pending | StepStatus::Gated => {
             if state.paused.is_some() || !state.is_ready(index) || progress.ask.is_some() {
                 return None;

@@ -21,7 +21,7 @@ use super::attempt::{Attempt, Report};
 use super::decide::{Effect, decide, next_due};
 use super::feed::Feed;
 use super::guard;
-use super::judge::{captured, judge};
+use super::judge::{Skip, captured, judge, skipped};
 use super::redact::redacted;
 use super::unattended::{Reply, Unattended};
 
@@ -151,6 +151,7 @@ impl Driver {
     }
 
     async fn turn(&mut self) -> Result<RunEnd, EngineError> {
+        self.take_up()?;
         loop {
             self.carry_out()?;
             if let Some(verdict) = self.feed.read(|state| state.finished.map(|(_, verdict)| verdict)) {
@@ -257,6 +258,7 @@ impl Driver {
                 });
                 self.start(step, undo)
             }
+            Effect::Undo { step } => self.start(step, true),
             Effect::NotNeeded { step, why } => self.emit_one(Event::StepNotNeeded { step: id(step), why }),
             Effect::ScheduleRetry { step, after } => {
                 let attempt = self.feed.read(|state| state.steps[step].attempt() + 1);
@@ -273,8 +275,22 @@ impl Driver {
     fn ask(&mut self, index: usize, ask: Ask) -> Result<(), EngineError> {
         let step = self.feed.read(|state| state.runbook.steps[index].id.clone());
         self.emit_one(Event::Asked { step: step.clone(), ask: Box::new(ask.clone()) })?;
+        self.reply(step, &ask)
+    }
+
+    /// What an earlier process asked is still open.
+    fn take_up(&mut self) -> Result<(), EngineError> {
+        let open: Vec<(String, Ask)> = self.feed.read(|state| {
+            let ask = |index: usize| Some((state.runbook.steps[index].id.clone(), state.ask_of(index)?.clone()));
+            state.waiting().filter_map(ask).collect()
+        });
+        open.into_iter().try_for_each(|(step, ask)| self.reply(step, &ask))
+    }
+
+    /// Without a person.
+    fn reply(&mut self, step: String, ask: &Ask) -> Result<(), EngineError> {
         if let Some(unattended) = &self.fixed.unattended {
-            match unattended.reply(&step, &ask) {
+            match unattended.reply(&step, ask) {
                 Reply::Answer(answer) => return self.answer(&step, answer, "the answers given at the start"),
                 Reply::NeedsPerson { why } => {
                     self.needs_person.get_or_insert((step, why));
@@ -405,12 +421,17 @@ impl Driver {
             outcome.summary = format!("not done within {limit}");
         }
         let captured = if undoing || outcome.status != Status::Passed { Vec::new() } else { captured(&step, &outcome) };
+        let skipped = skipped(&outcome, running.skip);
         let mut events =
             vec![Event::StepFinished { step: step.id.clone(), attempt, outcome: Box::new(outcome), output }];
         events.extend(captured.into_iter().map(|(name, value)| Event::VariableSet { name, value }));
-        if let Some(reason) = running.skip {
-            let by = self.feed.read(|state| state.operator.clone());
-            events.push(Event::StepSkipped { step: step.id, reason, by });
+        match skipped {
+            Skip::No => {}
+            Skip::Yes { reason } => {
+                let by = self.feed.read(|state| state.operator.clone());
+                events.push(Event::StepSkipped { step: step.id, reason, by });
+            }
+            Skip::TooLate => drop(self.refusals.send(format!("`{}` passed before it could be skipped", step.id))),
         }
         self.emit(events)
     }
@@ -429,7 +450,10 @@ impl Driver {
             Command::Skip { step, reason } => self.skip(step, reason, by),
             Command::Retry { step } => self.retry(step, by),
             Command::Undo { step } => match self.feed.read(|state| state.runbook.index_of(&step)) {
-                Some(index) => self.start(index, true),
+                Some(index) => match self.feed.read(|state| guard::before_undo(state, index)) {
+                    Some(ask) => self.ask(index, ask),
+                    None => self.start(index, true),
+                },
                 None => Ok(()),
             },
             Command::Note { text } => self.emit_one(Event::Note { text, by }),

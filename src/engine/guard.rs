@@ -27,6 +27,8 @@ pub enum Refusal {
     NotRun(String),
     #[error("`{0}` has ended; only a step that has not can be skipped")]
     CannotSkip(String),
+    #[error("`{0}` cannot be undone while `{1}`, which builds on it, is running: let it end or skip it first")]
+    DependentRuns(String, String),
     #[error("`{0}` has no way back")]
     NoUndo(String),
     #[error(
@@ -46,8 +48,14 @@ pub fn admits(state: &DrillState, command: &Command) -> Result<(), Refusal> {
         Command::Declare { .. } if state.declared.is_some() => Err(Refusal::AlreadyDeclared),
         Command::Skip { reason, .. } | Command::Abort { reason } if reason.trim().is_empty() => Err(Refusal::NoReason),
         Command::Answer { step, answer } => {
-            let ask = state.ask_of(index(step)?).ok_or_else(|| Refusal::NothingAsked(step.clone()))?;
-            fits(step, ask, answer)
+            let index = index(step)?;
+            let ask = state.ask_of(index).ok_or_else(|| Refusal::NothingAsked(step.clone()))?;
+            // To undo what ended is a question that may be answered by no; a gate is skipped instead.
+            let undo = matches!(state.steps[index].status, StepStatus::Passed | StepStatus::Failed);
+            match (ask, answer) {
+                (Ask::TypeName { .. }, Answer::No { .. }) if undo => Ok(()),
+                _ => fits(step, ask, answer),
+            }
         }
         Command::Skip { step, .. } => match state.steps[index(step)?].status.lets_pass() {
             true => Err(Refusal::CannotSkip(step.clone())),
@@ -71,6 +79,9 @@ pub fn admits(state: &DrillState, command: &Command) -> Result<(), Refusal> {
             if let Some(promote) = promoted(state, index) {
                 return Err(Refusal::TwoPrimaries { fence: step.clone(), promote });
             }
+            if let Some(running) = running_dependent(state, index) {
+                return Err(Refusal::DependentRuns(step.clone(), running));
+            }
             match &state.steps[index].status {
                 StepStatus::Passed | StepStatus::Failed => Ok(()),
                 StepStatus::Running => Err(Refusal::Running(step.clone())),
@@ -79,6 +90,46 @@ pub fn admits(state: &DrillState, command: &Command) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+/// A later step that waits for this one, directly or not, and that an attempt is running of.
+pub fn running_dependent(state: &DrillState, index: usize) -> Option<String> {
+    let mut later = with_dependents(state, index).into_iter().filter(|id| *id != state.runbook.steps[index].id);
+    later.find(|id| {
+        state.step(id).is_some_and(|(_, progress)| progress.status == StepStatus::Running && progress.ask.is_none())
+    })
+}
+
+/// What is asked before an undo that gives up writes: the application goes back while the restored servers have taken
+/// writes, or may have.
+pub fn before_undo(state: &DrillState, index: usize) -> Option<Ask> {
+    let step = &state.runbook.steps[index];
+    let roles: Vec<&String> = match &step.kind {
+        StepKind::CutoverConnections { systems, .. } => systems.iter().collect(),
+        StepKind::PostgresPromote => step.system.iter().collect(),
+        _ => return None,
+    };
+    let begun = |promote: &Step, progress: &StepState, role: &String| {
+        matches!(promote.kind, StepKind::PostgresPromote)
+            && promote.system.as_ref() == Some(role)
+            && !progress.attempts.is_empty()
+            && progress.status != StepStatus::Undone
+    };
+    let takes_writes = |role: &&String| {
+        let redis = state.opening.systems.get(*role).is_some_and(|system| system.kind == "redis");
+        redis || state.runbook.steps.iter().zip(&state.steps).any(|(step, progress)| begun(step, progress, role))
+    };
+    let names: Vec<String> =
+        roles.into_iter().filter(takes_writes).map(|role| state.lookup(role).unwrap_or_else(|| role.clone())).collect();
+    let since = state.steps[index].started()?.wall.format("%H:%M:%S UTC");
+    Some(Ask::TypeName {
+        name: names.first()?.clone(),
+        sentence: format!("undo “{}”; to leave it as it is, say no (on the screen: u)", state.expand(&step.title)),
+        loss: format!(
+            "what the restored {} took since {since}: those writes stay there, and the old servers never get them",
+            names.join(" and ")
+        ),
+    })
 }
 
 /// For a fence: the promotion of the same system that has begun in this drill.

@@ -45,6 +45,25 @@ pub fn captured(step: &Step, outcome: &Outcome) -> Vec<(String, Value)> {
         .collect()
 }
 
+/// What becomes of the operator's wish to skip a step that was running.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Skip {
+    No,
+    Yes {
+        reason: String,
+    },
+    /// It had passed already: that is its outcome, and it has only one.
+    TooLate,
+}
+
+pub fn skipped(outcome: &Outcome, wish: Option<String>) -> Skip {
+    match wish {
+        None => Skip::No,
+        Some(_) if outcome.status == Status::Passed => Skip::TooLate,
+        Some(reason) => Skip::Yes { reason },
+    }
+}
+
 fn holds(rule: &Rule, found: Option<&Value>, expand: &impl Fn(&str) -> String) -> (bool, String) {
     let as_number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
     let number = found.and_then(as_number);

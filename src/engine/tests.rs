@@ -464,3 +464,83 @@ fn a_fence_stays_once_a_promotion_has_begun() {
     let refused = guard::Refusal::TwoPrimaries { fence: "fence".into(), promote: "promote".into() };
     assert_eq!(guard::admits(&state, &undo), Err(refused));
 }
+
+/// A cutover, the promotion before it, and a step behind it that runs until `go` is there.
+fn after_a_cutover() -> Bench {
+    let promote = step("promote", "do = \"postgres.promote\"\nsystem = \"db\"\ndestroys = \"x\"");
+    let cutover =
+        step("cutover", "do = \"cutover.connections\"\nconnections = \"app\"\nsystems = [\"db\"]\nundo = true");
+    let behind = "do = \"command\"\nscript = 'until test -e \"$LIFEBOAT_VAR_DIR/go\"; do sleep 0.01; done'";
+    let last = step("last", "do = \"confirm\"\ntitle = \"Last\"");
+    let bench = Bench::new(&format!("{promote}{cutover}{}{last}", step("behind", behind)));
+    let passed = |id: &str| Event::StepFinished {
+        step: id.into(),
+        attempt: 1,
+        outcome: Box::new(crate::event::Outcome::passed("done")),
+        output: None,
+    };
+    cut_off(&bench, [started("promote", 1, false), passed("promote"), started("cutover", 1, false), passed("cutover")]);
+    bench
+}
+
+#[tokio::test]
+async fn an_undo_waits_for_what_runs_behind_it_and_asks_before_writes_are_given_up() {
+    let bench = after_a_cutover();
+    let (driver, handle) = bench.opening(None).resume(bench.dir()).unwrap();
+    let mut refusals = handle.refusals.subscribe();
+    let run = tokio::spawn(driver.run());
+    let send = |command| handle.commands.try_send(command).unwrap();
+    let answer = |step: &str, answer| send(Command::Answer { step: step.into(), answer });
+    let undo = || send(Command::Undo { step: "cutover".into() });
+    let asked = |state: &DrillState| matches!(state.ask_of(1), Some(Ask::TypeName { .. }));
+    watch(&handle, |state| state.steps[2].status == StepStatus::Running).await;
+    undo();
+    let refused = refusals.recv().await.unwrap();
+    assert!(refused.contains("cannot be undone while `behind`"), "{refused}");
+    std::fs::write(bench.path().join("go"), "").unwrap();
+    watch(&handle, |state| state.ask_of(3).is_some()).await;
+
+    undo();
+    let state = watch(&handle, asked).await;
+    let Some(Ask::TypeName { name, loss, .. }) = state.ask_of(1) else { panic!() };
+    assert_eq!(name, "db");
+    assert!(loss.starts_with("what the restored db took since "), "{loss}");
+    answer("cutover", Answer::Typed { name: "yes".into() });
+    assert!(refusals.recv().await.unwrap().contains("nothing was done"));
+    answer("cutover", Answer::No { reason: "not yet".into() });
+    watch(&handle, |state| state.ask_of(1).is_none()).await;
+    undo();
+    watch(&handle, asked).await;
+    // The drill does not end while that is open.
+    answer("last", Answer::Yes);
+    let state = watch(&handle, |state| state.steps[3].status == StepStatus::Passed).await;
+    assert_eq!((state.steps[1].attempts.len(), state.finished), (1, None));
+    answer("cutover", Answer::Typed { name: "db".into() });
+    let state = watch(&handle, |state| state.steps[1].attempts.len() == 2).await;
+    assert!(state.steps[1].attempts[1].undo);
+    handle.leave.cancel();
+    run.await.unwrap().unwrap();
+}
+
+#[test]
+fn an_attempt_that_passed_is_not_skipped_too() {
+    use super::judge::{Skip, skipped};
+    let (passed, wish) = (crate::event::Outcome::passed("done"), Some("slow".to_owned()));
+    assert_eq!(skipped(&passed, wish.clone()), Skip::TooLate);
+    let cancelled = crate::event::Outcome { status: crate::event::Status::Cancelled, ..passed.clone() };
+    assert_eq!(skipped(&cancelled, wish), Skip::Yes { reason: "slow".to_owned() });
+    assert_eq!(skipped(&passed, None), Skip::No);
+}
+
+#[tokio::test]
+async fn a_question_left_open_without_a_person_is_asked_again_at_resume() {
+    let bench = Bench::new(&step("sure", "do = \"confirm\"\ntitle = \"Sure?\""));
+    let mut bench = bench;
+    bench.runbook = bench.runbook.replace("[[phases.steps]]", "[[phases.steps]]\nask = true");
+    let (driver, _handle) = bench.begin(Some(Unattended::default()));
+    assert!(matches!(driver.run().await.unwrap(), RunEnd::NeedsPerson { .. }));
+    let unattended = Unattended { yes: true, ..Unattended::default() };
+    let (driver, _handle) = bench.opening(Some(unattended)).resume(bench.dir()).unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(20), driver.run()).await.expect("it does not wait for ever");
+    assert_eq!(end.unwrap(), RunEnd::Finished(Verdict::Passed));
+}

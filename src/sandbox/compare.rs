@@ -23,7 +23,8 @@ pub async fn run(layout: &Layout, until: Option<DateTime<Utc>>) -> Result<Found,
     let record: Record = record::read(&layout.record())?.ok_or_else(absent)?;
     let url = restored(layout, &record)?;
     let part = |error: ledger::LedgerError| {
-        let failure = Failure::from(error).now("It is compared with the restored server: has a drill restored one?");
+        let mut failure = Failure::from(error);
+        failure.now.get_or_insert_with(|| "It is compared with the restored server: has a drill restored one?".into());
         SandboxError::Part { operation: "the comparison", failure: Box::new(failure) }
     };
     ledger::compare(&layout.ledger(), &url, until).await.map(Found).map_err(part)

@@ -308,3 +308,29 @@ async fn the_ledger_tells_what_a_recovered_server_has_lost() {
     let early = ledger::compare(&scene.ledger(), &copy.url, Some(last.committed_at - Duration::from_micros(1))).await;
     assert!(early.unwrap().unexpected == after.present - at_the_pause.present, "later ones are there already");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_recovery_holds_is_said_and_not_waited_for() {
+    let mut scene = Scene::new(0).await;
+    let order = json!({ "customer": 7, "item": "tea", "amount": 1250 }).to_string();
+    assert_eq!(scene.ask("POST", "/orders", &order).await.0, 201);
+    let copy = Copy::of(&scene.primary).await;
+    // A migration that is not done yet at the point where the recovery stops.
+    let migration = scene.primary.client().await;
+    migration.batch_execute("begin; lock table orders in access exclusive mode").await.unwrap();
+    scene.primary.sql("create table after_it (n int)").await;
+    let locked = async {
+        let held = "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and granted";
+        while value(&copy.url, held).await == "0" {
+            clock::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), locked).await.expect("the copy gets the lock");
+    let compared =
+        tokio::time::timeout(Duration::from_secs(60), ledger::compare(&scene.ledger(), &copy.url, None)).await;
+    let failure = lifeboat::event::Failure::from(compared.expect("it does not wait for ever").unwrap_err());
+    assert_eq!(failure.why, "orders is locked by a transaction that the recovery point cut off");
+    assert!(failure.now.unwrap().contains("after the promotion"));
+    drop(migration);
+    scene.end().await;
+}

@@ -7,16 +7,20 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, pin_mut};
 use serde::Serialize;
+use tokio_postgres::error::SqlState;
 
 use super::{Entry, LedgerError, read, row_digest};
 use crate::clock;
 use crate::digest::Digest;
 use crate::event::Measure;
 use crate::secret::Secret;
-use crate::system::postgres::Url;
+use crate::system::postgres::{Url, locked_tables};
 
 /// Rows that are named; the others are only counted.
 const NAMED: usize = 20;
+
+/// Of the session: a lock that is not given, or a statement that does not end, is an error and not a wait.
+const LIMITS: &str = "set lock_timeout = '5s'; set statement_timeout = '5min'";
 
 /// How long an order may take from the table into the ledger.
 const IN_FLIGHT: Duration = Duration::from_secs(2);
@@ -86,6 +90,7 @@ pub async fn compare(
     let first = entries(ledger).await?.iter().map(|entry| entry.id).min();
     let url = Url::parse(restored)?;
     let client = url.connect().await?;
+    client.batch_execute(LIMITS).await.map_err(|source| LedgerError::Sql { operation: "setting limits", source })?;
     // All servers of the sandbox are on this machine: the port is the server, however its host is spelled.
     let here = format!(":{}", url.port());
     let until = match until {
@@ -93,7 +98,10 @@ pub async fn compare(
         None => last_replayed(&client).await?,
     };
     let found = match first {
-        Some(first) => rows(&client, first).await?,
+        Some(first) => match rows(&client, first).await {
+            Ok(found) => found,
+            Err(error) => return Err(explain(&client, error).await),
+        },
         None => HashMap::new(),
     };
     // An order is in the table a moment before it is in the ledger. After a cutover the shop trades on: the ledger is read
@@ -105,6 +113,16 @@ pub async fn compare(
             return Ok(comparison);
         }
         clock::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A paused server holds the locks of transactions that the recovery target cut off, until it is promoted.
+async fn explain(client: &tokio_postgres::Client, error: LedgerError) -> LedgerError {
+    let waited =
+        matches!(&error, LedgerError::Sql { source, .. } if source.code() == Some(&SqlState::LOCK_NOT_AVAILABLE));
+    match locked_tables(client).await {
+        Ok(tables) if waited && !tables.is_empty() => LedgerError::Locked { tables: tables.join(", ") },
+        _ => error,
     }
 }
 

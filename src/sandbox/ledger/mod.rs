@@ -24,6 +24,8 @@ pub enum LedgerError {
     Io { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("{} line {line} is no entry: {why}", path.display())]
     Line { path: PathBuf, line: usize, why: String },
+    #[error("{tables} is locked by a transaction that the recovery point cut off")]
+    Locked { tables: String },
     #[error(transparent)]
     Postgres(#[from] PgError),
     #[error("{operation} in the restored database failed: {source}")]
@@ -34,6 +36,8 @@ impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Postgres(error) => error.into(),
+            error @ LedgerError::Locked { .. } => Self::new("the ledger could not be compared", error)
+                .now("It is readable after the promotion: compare then, or choose an earlier point."),
             error => Self::new("the ledger could not be compared", error),
         }
     }

@@ -33,4 +33,4 @@ pub use identity::Identity;
 pub use promote::{Promote, Promoted, Proof};
 pub use query::{Answer, Query, query};
 pub use report::{Report, Reporter};
-pub use restore::{Plan, Restore, Restored};
+pub use restore::{Plan, Restore, Restored, locked_tables};

@@ -90,6 +90,9 @@ impl App {
             }
             (Action::Retry, None) => effects.push(Effect::Send(Command::Retry { step: self.id(step) })),
             (Action::Skip, _) => self.open(Entry::reason(Purpose::Skip { step })),
+            (Action::Undo, Some(Ask::TypeName { .. })) => {
+                self.send_answer(step, Answer::No { reason: "left as it is".to_owned() }, effects);
+            }
             (Action::Undo, _) => self.overlays.push(Overlay::Question(Question::Undo { step })),
             (Action::Stop, _) => self.overlays.push(Overlay::Question(Question::Stop { step })),
             _ => {}

@@ -386,6 +386,7 @@ impl App {
                 crate::event::Pace::Flowing => "step by step".to_owned(),
                 crate::event::Pace::StepByStep => "let it flow".to_owned(),
             },
+            Action::Undo if matches!(self.ask(), Some(Ask::TypeName { .. })) => "leave it as it is".to_owned(),
             Action::Retry if self.ended_well(self.shown()) => "again".to_owned(),
             Action::PlayPause if self.player.is_some_and(|player| player.playing) => "pause".to_owned(),
             Action::PlayPause => "play".to_owned(),

@@ -293,6 +293,7 @@ impl Linear {
             }
             Ask::Confirm { .. } => Err("Type yes, or no and what it is like.".to_owned()),
             Ask::TypeName { name, .. } if line == name => Ok(Answer::Typed { name }),
+            Ask::TypeName { .. } if word == "no" => Ok(Answer::No { reason: "left as it is".to_owned() }),
             Ask::TypeName { name, .. } => Err(format!("That is not {name}; nothing was done.")),
             Ask::Input { default, input, .. } => {
                 let text = if line.is_empty() { default.unwrap_or_default() } else { line.to_owned() };

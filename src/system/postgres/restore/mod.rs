@@ -518,7 +518,7 @@ impl Restore {
 
 /// Tables under a lock that recovery itself holds: a transaction in flight at the target (a DROP, an ALTER) took it, and
 /// only the promotion ends that transaction.
-pub(super) async fn locked_tables(client: &Client) -> Result<Vec<String>, PgError> {
+pub async fn locked_tables(client: &Client) -> Result<Vec<String>, PgError> {
     let rows = client
         .query(
             "select distinct c.oid::regclass::text
