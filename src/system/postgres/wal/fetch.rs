@@ -54,6 +54,9 @@ impl Fetch {
             }
             return Ok(Fetched::NotThere);
         };
+        if let Some(stage) = &self.stage {
+            stage::note_asked(stage, name);
+        }
         place(&bytes, to).map_err(|source| WalError::Io { operation: "writing", path: to.to_owned(), source })?;
         Ok(Fetched::Restored)
     }

@@ -5,6 +5,7 @@
 //! plan       what it will deliver, a name a line, in order
 //! status     how many it has delivered, and how many it will deliver without waiting for the server
 //! missing    the last segment that the server asked for and that is not in the archive
+//! asked      the last segment that the server did not wait for and got from the bucket itself
 //! <segment>  delivered: appears whole, by rename, and leaves by rename
 //! ```
 
@@ -35,7 +36,7 @@ const TRIES: u32 = 6;
 pub struct Counters {
     /// Segments delivered.
     pub delivered: AtomicU64,
-    /// Segments that the server has taken.
+    /// Segments of the plan that the server has behind it.
     pub taken: AtomicU64,
     /// Bytes delivered.
     pub bytes: AtomicU64,
@@ -89,30 +90,40 @@ impl Stager {
 
     /// Works until everything is delivered or `cancel`; blocks its thread. `runtime` does the bucket's part.
     pub fn run(self, runtime: &tokio::runtime::Handle, cancel: &CancellationToken) -> Result<(), WalError> {
-        let mut outstanding: VecDeque<PathBuf> = VecDeque::new();
+        let mut outstanding: VecDeque<(u64, PathBuf)> = VecDeque::new();
         for (index, name) in self.plan.iter().enumerate() {
             let index = index as u64;
-            loop {
-                while outstanding.front().is_some_and(|path| !path.exists()) {
-                    outstanding.pop_front();
-                    self.counters.taken.fetch_add(1, Ordering::Relaxed);
-                }
-                let limit = index - outstanding.len() as u64 + self.window;
-                self.publish(index, limit)?;
-                if index < limit {
-                    break;
-                }
-                if cancel.is_cancelled() {
-                    return Ok(());
+            let passed = loop {
+                let passed = self.passed(&mut outstanding);
+                let limit = index.max(passed) - outstanding.len() as u64 + self.window;
+                self.publish(index.max(passed), limit)?;
+                if index < limit || cancel.is_cancelled() {
+                    break passed;
                 }
                 clock::block(LOOK);
-            }
+            };
             if cancel.is_cancelled() {
                 return Ok(());
             }
-            outstanding.push_back(self.deliver(name, runtime, cancel)?);
+            if index >= passed {
+                outstanding.push_back((index, self.deliver(name, runtime, cancel)?));
+            }
         }
         self.publish(self.plan.len() as u64, 0)
+    }
+
+    /// How much of the plan the server has behind it. It asks in order, so a segment that it took or asked for settles
+    /// those before it, even ones that it never took: waiting for these would be for ever.
+    fn passed(&self, outstanding: &mut VecDeque<(u64, PathBuf)>) -> u64 {
+        let asked = std::fs::read_to_string(self.directory.join("asked")).unwrap_or_default();
+        let asked = self.plan.iter().position(|name| *name == asked).map_or(0, |index| index as u64 + 1);
+        let taken = outstanding.iter().rev().find(|(_, path)| !path.exists()).map_or(0, |(index, _)| index + 1);
+        let passed = asked.max(taken);
+        while outstanding.front().is_some_and(|(index, _)| *index < passed) {
+            outstanding.pop_front();
+        }
+        self.counters.taken.fetch_max(passed, Ordering::Relaxed);
+        passed
     }
 
     fn deliver(
@@ -202,9 +213,18 @@ pub(super) fn on_its_way(stage: &Path, name: &str) -> Way {
 
 /// Tells the restore that the server wants a segment that is not there.
 pub(super) fn note_missing(stage: &Path, name: &str) {
-    // Only a hint for the watching restore; the exit code is what PostgreSQL goes by.
-    let scratch = stage.join(".missing");
-    let _ = std::fs::write(&scratch, name).and_then(|()| std::fs::rename(&scratch, stage.join("missing")));
+    note(stage, "missing", name);
+}
+
+/// Tells the stager how far the server is that did not wait for it.
+pub(super) fn note_asked(stage: &Path, name: &str) {
+    note(stage, "asked", name);
+}
+
+/// A hint and no more: the exit code is what PostgreSQL goes by.
+fn note(stage: &Path, file: &str, name: &str) {
+    let scratch = stage.join(format!(".{file}"));
+    let _ = std::fs::write(&scratch, name).and_then(|()| std::fs::rename(&scratch, stage.join(file)));
 }
 
 /// What the server asked for in vain, last.

@@ -67,6 +67,15 @@ impl Stage {
     }
 }
 
+/// Waits for what another thread or process does; no test needs a minute.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = clock::boot_now();
+    while !holds() {
+        assert!(clock::boot_now() - began < Duration::from_secs(60), "{what}");
+        clock::block(LOOK);
+    }
+}
+
 #[test]
 fn a_fetch_knows_what_is_coming() {
     let stage = stage();
@@ -93,4 +102,43 @@ fn another_cluster_s_wal_is_not_staged() {
     let stager = stage.stager(CLUSTER + 1, 2);
     let error = stager.run(stage.runtime.handle(), &CancellationToken::new()).unwrap_err();
     assert!(matches!(error, WalError::Bad(super::super::BadSegment::Foreign { .. })), "{error}");
+}
+
+#[test]
+fn the_server_takes_what_is_staged_ahead_of_it() {
+    let stage = stage();
+    let stager = stage.stager(CLUSTER, 2);
+    let cancel = CancellationToken::new();
+    std::thread::scope(|scope| {
+        // Waits for the stager, which has not begun.
+        let first = scope.spawn(|| stage.fetch(&stage.names[0]).unwrap());
+        let staging = scope.spawn(|| stager.run(stage.runtime.handle(), &cancel));
+        assert_eq!(first.join().unwrap(), Fetched::Restored);
+        for name in &stage.names[1..] {
+            assert_eq!(stage.fetch(name).unwrap(), Fetched::Restored);
+        }
+        until("the stager ends", || staging.is_finished());
+        staging.join().unwrap().unwrap();
+    });
+    // Again, as PostgreSQL does after reading the checkpoint: from the bucket now.
+    assert_eq!(stage.fetch(&stage.names[2]).unwrap(), Fetched::Restored);
+}
+
+#[test]
+fn a_server_that_overtakes_the_stager_does_not_leave_it_waiting() {
+    let stage = stage();
+    let stager = stage.stager(CLUSTER, 2);
+    let cancel = CancellationToken::new();
+    let folder = stage.directory.path().join("stage");
+    std::thread::scope(|scope| {
+        let staging = scope.spawn(|| stager.run(stage.runtime.handle(), &cancel));
+        until("the window is full", || stage.counters.delivered.load(Ordering::Relaxed) == 2);
+        // Beyond the window: it goes to the bucket itself, and never comes back for the two that are staged.
+        assert_eq!(stage.fetch(&stage.names[3]).unwrap(), Fetched::Restored);
+        until("the rest is staged", || staging.is_finished());
+        staging.join().unwrap().unwrap();
+    });
+    assert!(!folder.join(&stage.names[2]).exists(), "what the server has behind it is not staged");
+    assert!(folder.join(&stage.names[4]).exists() && folder.join(&stage.names[5]).exists());
+    assert_eq!(stage.counters.delivered.load(Ordering::Relaxed), 4);
 }
