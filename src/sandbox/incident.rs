@@ -22,6 +22,7 @@ use super::{Tell, fill};
 const RESTORE_POINT: &str = "release-41";
 /// What the migration calls itself in its log.
 const MIGRATION: &str = "migration 42 (payments move to the billing service)";
+const BEGIN_MIGRATION: &str = "insert into schema_migrations (version) values (42);";
 /// Acknowledged orders between two moments of the damage, and before the primary goes.
 const MOMENT: u64 = 8;
 
@@ -124,6 +125,8 @@ impl Story<'_> {
     async fn migrate(&self) -> Result<Damage, SandboxError> {
         let acknowledged_before = self.app.acknowledged()?;
         let started = self.log("started")?;
+        // Committed by itself, as migration tools do. A recovery that stops before it holds no lock of the drop.
+        self.primary.sql("the migration", BEGIN_MIGRATION).await?;
         let dropped = self.transaction("drop table payments;").await?;
         self.log("dropped table payments")?;
         self.app.acknowledges(MOMENT).await?;

@@ -39,3 +39,9 @@ create table order_events (
     detail text not null,
     at timestamptz not null default now()
 );
+
+-- What the shop's migrations leave of themselves.
+create table schema_migrations (
+    version integer primary key,
+    started_at timestamptz not null default now()
+);
