@@ -64,7 +64,7 @@ printf 'local all all trust\n' > "$data/pg_hba.conf"
 : > "$data/postgresql.auto.conf"
 touch "$data/recovery.signal"
 "$bin/pg_ctl" -D "$data" -w -t 600 -l "$data/log" start > /dev/null
-until "$bin/psql" -h "$socket" -p "$port" -U "$8" -d orders -Atqc 'select pg_current_xact_id()' > /dev/null 2>&1; do :; done
+until "$bin/psql" -h "$socket" -p "$port" -U "$8" -d orders -Atqc 'select pg_current_xact_id()' > /dev/null 2>&1; do sleep 0.02; done
 "#;
 
 pub fn run() {

@@ -17,8 +17,15 @@ use crate::clock;
 use crate::event::{Facts, Failure, Lsn};
 use crate::secret::Secret;
 
-/// Seconds that PostgreSQL may take.
-const PATIENCE: i32 = 120;
+/// What PostgreSQL may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two looks at whether it has.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Until the promotion's signal has gone through the postmaster to the startup process. One that goes on without it is
+/// promoted too, but only after a checkpoint.
+const SIGNALLED: Duration = Duration::from_millis(30);
 
 /// Why two servers will not take writes for one service.
 #[derive(Debug, Clone)]
@@ -143,12 +150,21 @@ impl Promote {
             let at: DateTime<Utc> = clock::wall_now().trunc_subsecs(3);
             target.mark(&Marker { state: State::Promoted { place: place.clone(), at }, ..marker.clone() })?;
         }
-        let row = client.query_one("select pg_promote(true, $1)", &[&PATIENCE]).await;
-        let done: bool = row.map_err(|error| PgError::sql("promoting the server", &error))?.get(0);
-        if done {
-            return Ok(());
+        let failed = |error| PgError::sql("promoting the server", &error);
+        client.query_one("select pg_promote(false)", &[]).await.map_err(failed)?;
+        clock::sleep(SIGNALLED).await;
+        // Paused, the startup process looks for a promotion only once a second. The first of the two wakes it, the second
+        // has it look before it goes on. Where it has looked already, the server refuses both, and that is all right.
+        let _ = client.query_one("select pg_wal_replay_resume(), pg_wal_replay_pause()", &[]).await;
+        let began = clock::boot_now();
+        while clock::boot_now() - began < PATIENCE {
+            let row = client.query_one("select pg_is_in_recovery()", &[]).await.map_err(failed)?;
+            if !row.get::<_, bool>(0) {
+                return Ok(());
+            }
+            clock::sleep(LOOK).await;
         }
-        Err(Failure::new("the server did not come out of recovery", format!("within {PATIENCE} s"))
+        Err(Failure::new("the server did not come out of recovery", format!("within {} s", PATIENCE.as_secs()))
             .now(format!("read {}", target.ours("server.log").display())))
     }
 

@@ -82,7 +82,12 @@ impl Settings<'_> {
         if major >= 14 && cfg!(target_os = "linux") {
             set("recovery_init_sync_method", "syncfs");
         }
+        // Replay's own process is the slowest; nobody else is to write, or to look ahead at what is in memory anyway.
+        set("bgwriter_lru_maxpages", "0");
         if major >= 15 {
+            if self.manifest.bytes < memory_bytes() / 2 {
+                set("recovery_prefetch", "off");
+            }
             set("log_startup_progress_interval", "2s");
         }
         set("restore_command", self.restore_command);
@@ -167,9 +172,14 @@ pub fn postgres_time(time: DateTime<Utc>) -> String {
 
 /// An eighth of the memory, between 128 MB and 2 GB.
 fn shared_buffers_mb() -> u64 {
+    ((memory_bytes() / 8) >> 20).clamp(128, 2048)
+}
+
+/// The machine's; 0 where that cannot be told.
+fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
-    total.map_or(128, |kb: u64| kb / 1024 / 8).clamp(128, 2048)
+    total.map_or(0, |kb: u64| kb * 1024)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use super::control::{ControlData, programs};
 use super::error::PgError;
 use super::identity::Identity;
 use super::report::{Meter, Reporter};
-use super::wal::{Counters, Fetch, Location, Segment, Stager, restore_command};
+use super::wal::{Counters, Fetch, Location, Segment, Stager, Window, restore_command};
 use crate::clock;
 use crate::event::{Facts, Failure, Lsn, RecoveryTarget, Unit};
 use crate::process::{Account, Spec};
@@ -43,8 +43,11 @@ pub(super) use target::{Target, running_server};
 pub(super) use watch::Standing;
 use watch::Watch;
 
-/// Segments that are staged ahead of the server at most: 1 GiB of the usual size.
-const WINDOW: u64 = 64;
+/// Bytes of WAL that are staged ahead of the server at most.
+const WINDOW: u64 = 1 << 30;
+
+/// The same while the base backup is unpacked and takes every core: the replay that comes leaves one to the stager.
+const WINDOW_BESIDE_UNPACKING: u64 = 64 << 20;
 
 /// Bytes of WAL for which there must be room, however long the plan.
 const LEAST_WAL: u64 = 2 << 30;
@@ -241,10 +244,15 @@ impl Restore {
         let keep_wal = self.check_space(manifest)?;
         let place = self.place(target, account)?;
         let counters = Arc::new(Counters::default());
-        let stager = self.stager(target, manifest, account, &counters)?;
+        let segments = |bytes: u64| bytes.div_ceil(manifest.wal_segment_bytes).max(2);
+        let busy = std::thread::available_parallelism().is_ok_and(|cores| cores.get() <= unpack::SIDE_BY_SIDE);
+        let beside = if busy { WINDOW_BESIDE_UNPACKING } else { WINDOW };
+        let window = Arc::new(AtomicU64::new(segments(beside)));
+        let stager = self.stager(target, manifest, account, &counters, &window)?;
         let (runtime, stager_stop) = (tokio::runtime::Handle::current(), stop.clone());
         let mut staging = tokio::task::spawn_blocking(move || stager.run(&runtime, &stager_stop));
         self.unpack(target, manifest, account, &counters, &mut staging, stop).await?;
+        window.store(segments(WINDOW), Ordering::Relaxed);
         let base_seconds = (clock::boot_now() - began).as_secs_f64();
         let control = ControlData::read(&bin, &self.directory).await?;
         if control.system_identifier != manifest.system_identifier {
@@ -330,6 +338,7 @@ impl Restore {
         manifest: &Manifest,
         account: Option<&Account>,
         counters: &Arc<Counters>,
+        window: &Window,
     ) -> Result<Stager, Failure> {
         Stager::prepare(
             self.bucket.clone(),
@@ -337,7 +346,7 @@ impl Restore {
             self.plan.segments.clone(),
             manifest.system_identifier,
             account.cloned(),
-            (WINDOW << 24).div_ceil(manifest.wal_segment_bytes).max(2),
+            Arc::clone(window),
             Arc::clone(counters),
         )
         .map_err(|error| Failure::new("the WAL stage cannot be set up", error))

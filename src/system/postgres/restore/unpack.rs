@@ -23,7 +23,7 @@ use crate::system::postgres::base::{Checksum, Entry, Kind, Part, PgManifest, Tar
 const RANGE: u64 = 4 << 20;
 
 /// Threads; each has a part of its own.
-const SIDE_BY_SIDE: usize = 2;
+pub const SIDE_BY_SIDE: usize = 2;
 
 /// Unpacks a backup beneath `directory`.
 pub struct Unpack {
@@ -53,10 +53,13 @@ impl Unpack {
     pub async fn run(self, cancel: &CancellationToken) -> Result<(), Failure> {
         let stop = cancel.child_token();
         let _ends_with_us = stop.clone().drop_guard();
+        let mut parts = self.parts;
+        // The largest first: one that is begun last is waited for by idle hands.
+        parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
         let work = Arc::new(Work {
             bucket: self.bucket,
             directory: self.directory,
-            queue: Mutex::new(self.parts.into()),
+            queue: Mutex::new(parts.into()),
             manifest: self.manifest,
             owner: self.owner,
             written: Mutex::default(),

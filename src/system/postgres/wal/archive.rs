@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::name::{BadSegment, Header, WalFile};
@@ -130,21 +131,37 @@ pub async fn read_file(
     file: &WalFile,
     system_identifier: Option<u64>,
 ) -> Result<Option<Vec<u8>>, WalError> {
-    let key = file.key();
-    let stored = match bucket.read(&key).await {
-        Ok(stored) => stored,
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    if !file.is_wal() {
-        return Ok(Some(stored.into()));
+    match read_stored(bucket, file).await? {
+        Some(stored) => unpack(bucket, file, &stored, system_identifier).map(Some),
+        None => Ok(None),
     }
-    let bytes = decompress(&stored).map_err(|why| {
+}
+
+/// A file as the bucket has it.
+pub(super) async fn read_stored(bucket: &Bucket, file: &WalFile) -> Result<Option<Bytes>, WalError> {
+    match bucket.read(&file.key()).await {
+        Ok(stored) => Ok(Some(stored)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The content of a file that was read: CPU work, nothing else.
+pub(super) fn unpack(
+    bucket: &Bucket,
+    file: &WalFile,
+    stored: &[u8],
+    system_identifier: Option<u64>,
+) -> Result<Vec<u8>, WalError> {
+    if !file.is_wal() {
+        return Ok(stored.to_owned());
+    }
+    let bytes = decompress(stored).map_err(|why| {
         let bucket = bucket.name().to_owned();
-        WalError::Damaged { key, bucket, why }
+        WalError::Damaged { key: file.key(), bucket, why }
     })?;
     Header::check(&file.name(), &bytes, system_identifier)?;
-    Ok(Some(bytes))
+    Ok(bytes)
 }
 
 pub(super) fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {

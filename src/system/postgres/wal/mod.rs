@@ -19,4 +19,4 @@ pub use command::{archive_command, restore_command};
 pub use fetch::{Fetch, Fetched};
 pub use name::{BadSegment, Header, Segment, WalFile};
 pub use push::{Pushed, push};
-pub(super) use stage::{Counters, Stager, missing_in};
+pub(super) use stage::{Counters, Stager, Window, missing_in};

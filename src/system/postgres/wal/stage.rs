@@ -18,9 +18,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::archive::{WalError, read_file};
+use super::archive::{WalError, read_stored, unpack};
 use super::name::WalFile;
 use crate::clock;
 use crate::process::Account;
@@ -30,6 +33,9 @@ use crate::store::Bucket;
 const LOOK: Duration = Duration::from_millis(3);
 
 const TRIES: u32 = 6;
+
+/// Requests to the bucket under way at once: its answers may take longer than the replay of a segment.
+const SIDE_BY_SIDE: usize = 4;
 
 /// What a stager has done so far, for progress.
 #[derive(Debug, Default)]
@@ -42,14 +48,17 @@ pub struct Counters {
     pub bytes: AtomicU64,
 }
 
-/// Delivers a plan's segments in order, at most `window` ahead of the server.
+/// How many segments may be ahead of the server; changed while the stager works.
+pub type Window = Arc<AtomicU64>;
+
+/// Delivers a plan's segments in order, at most a window ahead of the server.
 pub struct Stager {
     bucket: Bucket,
     directory: PathBuf,
     plan: Vec<String>,
     system_identifier: u64,
     owner: Option<Account>,
-    window: u64,
+    window: Window,
     counters: Arc<Counters>,
     _lock: File,
     status: File,
@@ -63,7 +72,7 @@ impl Stager {
         plan: Vec<String>,
         system_identifier: u64,
         owner: Option<Account>,
-        window: u64,
+        window: Window,
         counters: Arc<Counters>,
     ) -> Result<Self, WalError> {
         let io = |operation, path: &Path| {
@@ -84,18 +93,19 @@ impl Stager {
         create("plan")?.write_all_at(text.as_bytes(), 0).map_err(io("writing", &directory.join("plan")))?;
         let status = create("status")?;
         let stager = Self { bucket, directory, plan, system_identifier, owner, window, counters, _lock: lock, status };
-        stager.publish(0, stager.window)?;
+        stager.publish(0, stager.window.load(Ordering::Relaxed))?;
         Ok(stager)
     }
 
     /// Works until everything is delivered or `cancel`; blocks its thread. `runtime` does the bucket's part.
     pub fn run(self, runtime: &tokio::runtime::Handle, cancel: &CancellationToken) -> Result<(), WalError> {
+        let mut stored = self.download(runtime, cancel.clone());
         let mut outstanding: VecDeque<(u64, PathBuf)> = VecDeque::new();
         for (index, name) in self.plan.iter().enumerate() {
             let index = index as u64;
             let passed = loop {
                 let passed = self.passed(&mut outstanding);
-                let limit = index.max(passed) - outstanding.len() as u64 + self.window;
+                let limit = index.max(passed) - outstanding.len() as u64 + self.window.load(Ordering::Relaxed);
                 self.publish(index.max(passed), limit)?;
                 if index < limit || cancel.is_cancelled() {
                     break passed;
@@ -105,8 +115,10 @@ impl Stager {
             if cancel.is_cancelled() {
                 return Ok(());
             }
+            // Without a failure it ends only when it is cancelled.
+            let Some(stored) = stored.blocking_recv() else { return Ok(()) };
             if index >= passed {
-                outstanding.push_back((index, self.deliver(name, runtime, cancel)?));
+                outstanding.push_back((index, self.deliver(name, &stored?)?));
             }
         }
         self.publish(self.plan.len() as u64, 0)
@@ -126,30 +138,27 @@ impl Stager {
         passed
     }
 
-    fn deliver(
+    /// The plan's segments as the bucket has them, in order, a few ahead; ends when nobody takes them.
+    fn download(
         &self,
-        name: &str,
         runtime: &tokio::runtime::Handle,
-        cancel: &CancellationToken,
-    ) -> Result<PathBuf, WalError> {
-        let file = WalFile::parse(name).ok_or_else(|| super::BadSegment::Name(name.to_owned()))?;
-        let mut pause = Duration::from_millis(100);
-        let mut left = TRIES;
-        let bytes = loop {
-            match runtime.block_on(read_file(&self.bucket, &file, Some(self.system_identifier))) {
-                Ok(Some(bytes)) => break bytes,
-                Ok(None) => {
-                    let (bucket, key) = (self.bucket.name().to_owned(), file.key());
-                    return Err(crate::store::StoreError::NotFound { bucket, key }.into());
+        cancel: CancellationToken,
+    ) -> mpsc::Receiver<Result<Bytes, WalError>> {
+        let (sender, receiver) = mpsc::channel(1);
+        let (bucket, plan) = (self.bucket.clone(), self.plan.clone());
+        runtime.spawn(async move {
+            let mut all = futures::stream::iter(plan).map(|name| get(&bucket, name)).buffered(SIDE_BY_SIDE);
+            while let Some(Some(stored)) = cancel.run_until_cancelled(all.next()).await {
+                if sender.send(stored).await.is_err() {
+                    return;
                 }
-                Err(error) if error.may_pass() && left > 1 && !cancel.is_cancelled() => {
-                    left -= 1;
-                    clock::block(pause);
-                    pause *= 2;
-                }
-                Err(error) => return Err(error),
             }
-        };
+        });
+        receiver
+    }
+
+    fn deliver(&self, name: &str, stored: &[u8]) -> Result<PathBuf, WalError> {
+        let bytes = unpack(&self.bucket, &parse(name)?, stored, Some(self.system_identifier))?;
         let (scratch, path) = (self.directory.join(".coming"), self.directory.join(name));
         let io = |operation, path: &PathBuf| {
             let path = path.clone();
@@ -179,6 +188,30 @@ impl Stager {
             source,
         })
     }
+}
+
+fn parse(name: &str) -> Result<WalFile, WalError> {
+    WalFile::parse(name).ok_or_else(|| super::BadSegment::Name(name.to_owned()).into())
+}
+
+/// A segment as the bucket has it, tried again while that may help.
+async fn get(bucket: &Bucket, name: String) -> Result<Bytes, WalError> {
+    let file = parse(&name)?;
+    let mut pause = Duration::from_millis(100);
+    for _ in 1..TRIES {
+        match read_stored(bucket, &file).await {
+            Err(error) if error.may_pass() => {}
+            result => return settled(bucket, &file, result),
+        }
+        clock::sleep(pause).await;
+        pause *= 2;
+    }
+    settled(bucket, &file, read_stored(bucket, &file).await)
+}
+
+fn settled(bucket: &Bucket, file: &WalFile, result: Result<Option<Bytes>, WalError>) -> Result<Bytes, WalError> {
+    let missing = || crate::store::StoreError::NotFound { bucket: bucket.name().to_owned(), key: file.key() };
+    result?.ok_or_else(|| missing().into())
 }
 
 /// Where a segment is that is not on the stage.

@@ -44,7 +44,7 @@ impl Stage {
             self.names.clone(),
             cluster,
             None,
-            window,
+            Arc::new(AtomicU64::new(window)),
             Arc::clone(&self.counters),
         )
         .unwrap()
