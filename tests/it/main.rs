@@ -10,3 +10,4 @@ mod report;
 mod sandbox;
 mod support;
 mod tui;
+mod wal_reader;

@@ -52,6 +52,11 @@ impl Primary {
 
     /// `settings` are lines of postgresql.conf that come after the usual ones.
     pub async fn start_with(settings: &[&str]) -> Self {
+        Self::start_as(&[], settings).await
+    }
+
+    /// `options` are for initdb.
+    pub async fn start_as(options: &[&str], settings: &[&str]) -> Self {
         let directory = open_directory();
         let (data, bucket) = (directory.path().join("data"), directory.path().join("bucket"));
         // The primary's user archives there, and the tests, as root, put backups beside it.
@@ -59,11 +64,8 @@ impl Primary {
             std::fs::create_dir(path).expect("a directory for the bucket");
             account().iter().for_each(|account| account.give(path).expect("root may give files away"));
         }
-        pg(
-            "initdb",
-            &["-D", text(&data), "-U", SUPERUSER, "--data-checksums", "--no-sync", "--locale=C", "-E", "UTF8"],
-        )
-        .await;
+        let usual = ["-D", text(&data), "-U", SUPERUSER, "--data-checksums", "--no-sync", "--locale=C", "-E", "UTF8"];
+        pg("initdb", &[&usual, options].concat()).await;
         let port = free_port();
         let location = Location { url: format!("file://{}", bucket.display()), prefix: "orders-db".to_owned() };
         let lines = format!(

@@ -11,6 +11,7 @@ mod command;
 mod fetch;
 mod name;
 mod push;
+pub mod read;
 mod stage;
 
 pub(super) use archive::read_id;

@@ -160,9 +160,19 @@ impl Header {
 
     /// Checks a whole segment (or partial) against its name, and against the cluster when it is known.
     pub fn check(name: &str, bytes: &[u8], system_identifier: Option<u64>) -> Result<Self, BadSegment> {
-        let header = Self::parse(bytes).ok_or_else(|| BadSegment::NoHeader { name: name.to_owned() })?;
-        if bytes.len() as u64 != header.segment_size {
-            let (found, expected) = (bytes.len() as u64, header.segment_size);
+        Self::check_head(name, bytes, bytes.len() as u64, system_identifier)
+    }
+
+    /// The same with no more than the first bytes of a file that is `length` bytes long.
+    pub fn check_head(
+        name: &str,
+        head: &[u8],
+        length: u64,
+        system_identifier: Option<u64>,
+    ) -> Result<Self, BadSegment> {
+        let header = Self::parse(head).ok_or_else(|| BadSegment::NoHeader { name: name.to_owned() })?;
+        if length != header.segment_size {
+            let (found, expected) = (length, header.segment_size);
             return Err(BadSegment::Length { name: name.to_owned(), found, expected });
         }
         if let Some(expected) = system_identifier.filter(|expected| *expected != header.system_identifier) {

@@ -1,0 +1,146 @@
+//! A walk over segments: scanned in parallel, joined in order.
+
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use super::super::archive::WalError;
+use super::super::name::Segment;
+use super::damage::Damage;
+use super::join::{Emit, Joined, Joiner, State};
+use super::scan::SegmentScan;
+use super::source::{Listed, Loader, Source};
+
+/// Reads segments in their order. Memory is bounded by the segment's size times the threads, and the largest record.
+pub struct Walk<'a> {
+    pub source: &'a Source,
+    /// In the order of their numbers, along one lineage of timelines. A number that is left out is missing.
+    pub segments: &'a [Listed],
+    /// Another cluster's WAL is refused, when it is known.
+    pub system_identifier: Option<u64>,
+    pub threads: NonZeroUsize,
+    /// What is known behind the segment before the first; else it begins knowing nothing.
+    pub state: Option<State>,
+}
+
+/// What a walk meets.
+pub enum Step<'a> {
+    /// A segment was read. When it stopped inside, a [`Step::Damaged`] follows, but not where WAL just ends.
+    Segment {
+        listed: &'a Listed,
+        joined: Joined,
+        state: &'a State,
+    },
+    Damaged(Damage),
+}
+
+type Scanned = Result<Result<SegmentScan, Damage>, WalError>;
+
+impl<'a> Walk<'a> {
+    /// Walks until the last segment, or until `visit` breaks off. Damage does not end it, the next readable segment is a
+    /// new beginning; a store or disk that fails does.
+    pub fn run(self, mut visit: impl FnMut(Step<'_>) -> ControlFlow<()>) -> Result<(), WalError> {
+        let threads = self.threads.get().min(self.segments.len());
+        if threads <= 1 {
+            let mut loader = Loader::new(self.source, self.system_identifier);
+            return self.join(|listed| loader.scan(listed), &mut visit);
+        }
+        std::thread::scope(|scope| {
+            // Each has every n-th segment, and is at most one ahead of the joining.
+            let channels: Vec<Receiver<Scanned>> = (0..threads)
+                .map(|thread| {
+                    let (sender, receiver) = sync_channel(1);
+                    let mut loader = Loader::new(self.source, self.system_identifier);
+                    let segments = self.segments.iter().skip(thread).step_by(threads);
+                    scope.spawn(move || {
+                        for listed in segments {
+                            // The joining has ended early.
+                            let Ok(()) = sender.send(loader.scan(listed)) else { break };
+                        }
+                    });
+                    receiver
+                })
+                .collect();
+            let mut turn = channels.iter().cycle();
+            self.join(
+                |_| turn.next().expect("it goes round").recv().expect("a thread sends each of its segments"),
+                &mut visit,
+            )
+        })
+    }
+
+    fn join(
+        &self,
+        mut scan: impl FnMut(&Listed) -> Scanned,
+        visit: &mut impl FnMut(Step<'_>) -> ControlFlow<()>,
+    ) -> Result<(), WalError> {
+        let mut joiner = self.state.clone().map_or_else(Joiner::default, Joiner::resume);
+        let mut teller = Teller { visit, coming: self.segments.iter(), ended: ControlFlow::Continue(()) };
+        let mut before: Option<Segment> = None;
+        for listed in self.segments {
+            let scanned = scan(listed)?;
+            if let Some(damage) = before.and_then(|before| missing(before, listed.segment)) {
+                joiner.interrupt(&mut teller);
+                teller.damaged(damage);
+            }
+            match scanned {
+                Ok(scan) => joiner.push(scan, &mut teller),
+                Err(damage) => {
+                    joiner.interrupt(&mut teller);
+                    teller.damaged(damage);
+                }
+            }
+            if teller.ended.is_break() {
+                return Ok(());
+            }
+            before = Some(listed.segment);
+        }
+        joiner.interrupt(&mut teller);
+        Ok(())
+    }
+}
+
+/// The segments between these two.
+fn missing(before: Segment, next: Segment) -> Option<Damage> {
+    let segments = next.number.checked_sub(before.number + 1).filter(|segments| *segments > 0)?;
+    let last = Segment { number: next.number - 1, ..next };
+    Some(Damage::Missing { first: before.next().to_string(), last: last.to_string(), segments })
+}
+
+/// Tells the visitor, until it has had enough.
+struct Teller<'a, V> {
+    visit: &'a mut V,
+    /// Segments whose facts were not told yet; those come in the same order.
+    coming: std::slice::Iter<'a, Listed>,
+    ended: ControlFlow<()>,
+}
+
+impl<V: FnMut(Step<'_>) -> ControlFlow<()>> Teller<'_, V> {
+    fn damaged(&mut self, damage: Damage) {
+        if self.ended.is_continue() {
+            self.ended = (self.visit)(Step::Damaged(damage));
+        }
+    }
+}
+
+impl<V: FnMut(Step<'_>) -> ControlFlow<()>> Emit for Teller<'_, V> {
+    fn joined(&mut self, joined: Joined, state: &State) {
+        let Some(listed) = self.coming.find(|listed| listed.segment == joined.segment) else { return };
+        let name = || joined.segment.to_string();
+        let is_last = self.coming.as_slice().is_empty();
+        let before = joined.breaks.clone().map(|flaw| Damage::Torn { name: name(), at: joined.segment.start(), flaw });
+        // At the very end there is nothing wrong with WAL that just ends.
+        let stop = joined.stop.clone().filter(|flaw| !(is_last && flaw.is_end()));
+        let at = joined.end;
+        let stop = stop.map(|flaw| Damage::Torn { name: name(), at, flaw });
+        if let Some(damage) = before {
+            self.damaged(damage);
+        }
+        if self.ended.is_continue() {
+            self.ended = (self.visit)(Step::Segment { listed, joined, state });
+        }
+        if let Some(damage) = stop {
+            self.damaged(damage);
+        }
+    }
+}
