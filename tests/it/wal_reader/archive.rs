@@ -1,8 +1,9 @@
 //! WAL with everything in it, from a real cluster of 1 MiB segments.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use lifeboat::system::postgres::wal::read::{Damage, Fact, Joined, Listed, Source, State, Step, Walk};
 
@@ -14,6 +15,8 @@ pub struct Written {
     pub primary: Primary,
     /// Every segment, plain, the last one unfinished; both timelines.
     pub plain: PathBuf,
+    /// Every transaction and subtransaction that committed, and when, as the server says.
+    pub commits: BTreeMap<u32, String>,
 }
 
 const SETTINGS: &[&str] = &[
@@ -23,6 +26,7 @@ const SETTINGS: &[&str] = &[
     "full_page_writes = on",
     "checkpoint_timeout = 30s",
     "autovacuum = off",
+    "track_commit_timestamp = on",
 ];
 
 /// Every kind of thing that the reader tells, some of it across segments.
@@ -84,6 +88,17 @@ fn statement_end(text: &str) -> Option<usize> {
     })
 }
 
+async fn commits(primary: &Primary) -> BTreeMap<u32, String> {
+    // Its own transaction writes nothing after this number was taken.
+    let next = primary.value("select txid_current()").await;
+    let query = format!(
+        "select n, to_char(t at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS.US') from generate_series(3, {next}::int - 1) n,
+         pg_xact_commit_timestamp(n::text::xid) t where t is not null"
+    );
+    let rows = primary.client().await.query(&query, &[]).await.expect("commit times");
+    rows.iter().map(|row| (row.get::<_, i32>(0) as u32, row.get(1))).collect()
+}
+
 impl Written {
     pub async fn new() -> Self {
         let primary = Primary::start_as(&["--wal-segsize=1"], SETTINGS).await;
@@ -102,7 +117,8 @@ impl Written {
         // A new timeline, out of its own WAL.
         std::fs::write(primary.data.join("recovery.signal"), "").expect("recovery.signal");
         account().iter().for_each(|account| account.give(&primary.data.join("recovery.signal")).expect("given"));
-        let settings = "restore_command = '/bin/false'\n";
+        // Without hot standby nothing answers before the recovery has ended.
+        let settings = "restore_command = '/bin/false'\nhot_standby = off\n";
         let path = primary.data.join("postgresql.auto.conf");
         std::fs::write(&path, settings).expect("postgresql.auto.conf");
         primary.up().await;
@@ -110,6 +126,7 @@ impl Written {
         primary.archive().await;
         primary.sql("create table last (id int); insert into last values (1)").await;
         let current = primary.value("select pg_walfile_name(pg_current_wal_insert_lsn())").await;
+        let commits = commits(&primary).await;
         primary.down("fast").await;
         let plain = primary.path("plain");
         std::fs::create_dir(&plain).expect("a directory");
@@ -121,7 +138,7 @@ impl Written {
                 std::fs::copy(entry.path(), plain.join(name)).expect("a copy");
             }
         }
-        Self { primary, plain }
+        Self { primary, plain, commits }
     }
 
     /// The segments along the last timeline, and those of the first alone.
@@ -169,10 +186,4 @@ pub fn walk(source: &Source, segments: &[Listed], threads: usize, system_identif
     });
     walked.expect("the source is readable");
     told
-}
-
-pub fn directory(path: &Path) -> (Source, Vec<Listed>) {
-    let source = Source::Directory(path.to_owned());
-    let segments = source.list().expect("the directory is read");
-    (source, segments)
 }

@@ -313,6 +313,30 @@ async fn every_segment_reads_as_pg_waldump_reads_it() {
     compressed(&written).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_commit_is_the_server_s() {
+    let written = Written::new().await;
+    let [segments, _] = written.lineages();
+    let told = walk(&Source::Directory(written.plain.clone()), &segments, 1, None);
+    assert_eq!(told.damage, []);
+    let version: u32 =
+        std::fs::read_to_string(written.primary.data.join("PG_VERSION")).unwrap().trim().parse().unwrap();
+    assert!(told.segments.iter().all(|joined| joined.version.major() == version));
+    let mut found = BTreeMap::new();
+    for fact in told.facts() {
+        if let Fact::Commit(commit) = fact {
+            for xid in std::iter::once(&commit.xid).chain(&commit.subtransactions) {
+                found.insert(*xid, commit.time.format("%Y-%m-%d %H:%M:%S%.6f").to_string());
+            }
+        }
+    }
+    // initdb's are from before the server kept times, and the last one asked for them.
+    let (kept, asked) = (*written.commits.keys().next().unwrap(), *found.keys().last().unwrap());
+    found.retain(|xid, _| (kept..asked).contains(xid));
+    assert!(found.len() > 150, "{}", found.len());
+    assert_eq!(found, written.commits);
+}
+
 /// The archive in the bucket, compressed, says the same as the plain files.
 async fn compressed(written: &Written) {
     let runtime = tokio::runtime::Handle::current();

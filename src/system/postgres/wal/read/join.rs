@@ -176,8 +176,11 @@ impl Joiner {
     }
 
     fn release(&mut self, emit: &mut impl Emit) {
+        let mut stopped = false;
         for scan in std::mem::take(&mut self.held) {
-            let stopped = scan.stop.is_some();
+            stopped |= scan.stop.is_some();
+            // A segment without a beginning of its own says nothing that the next could follow.
+            let says_nothing = self.state.is_none() && scan.last.is_none();
             let state = self.state.get_or_insert_with(|| State {
                 since: scan.first.map_or(scan.segment.start(), |(lsn, _)| lsn),
                 last: Lsn(0),
@@ -187,9 +190,12 @@ impl Joiner {
             });
             let joined = state.follow(scan);
             emit.joined(joined, state);
-            if stopped {
+            if says_nothing {
                 self.state = None;
             }
+        }
+        if stopped {
+            self.state = None;
         }
     }
 }

@@ -26,3 +26,6 @@ pub use join::{Joined, Open, PreparedAs, State};
 pub use page::Version;
 pub use source::{Listed, Source};
 pub use walk::{Step, Walk};
+
+#[cfg(test)]
+mod tests;

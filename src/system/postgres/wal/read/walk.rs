@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use super::super::archive::WalError;
-use super::super::name::Segment;
+use super::super::name::{BadSegment, Segment};
 use super::damage::Damage;
 use super::join::{Emit, Joined, Joiner, State};
 use super::scan::SegmentScan;
@@ -16,7 +16,7 @@ pub struct Walk<'a> {
     pub source: &'a Source,
     /// In the order of their numbers, along one lineage of timelines. A number that is left out is missing.
     pub segments: &'a [Listed],
-    /// Another cluster's WAL is refused, when it is known.
+    /// Another cluster's WAL is refused; `None` takes the first segment's word for whose it is.
     pub system_identifier: Option<u64>,
     pub threads: NonZeroUsize,
     /// What is known behind the segment before the first; else it begins knowing nothing.
@@ -77,13 +77,14 @@ impl<'a> Walk<'a> {
         let mut joiner = self.state.clone().map_or_else(Joiner::default, Joiner::resume);
         let mut teller = Teller { visit, coming: self.segments.iter(), ended: ControlFlow::Continue(()) };
         let mut before: Option<Segment> = None;
+        let mut cluster = self.system_identifier;
         for listed in self.segments {
             let scanned = scan(listed)?;
             if let Some(damage) = before.and_then(|before| missing(before, listed.segment)) {
                 joiner.interrupt(&mut teller);
                 teller.damaged(damage);
             }
-            match scanned {
+            match scanned.and_then(|scan| of_one_cluster(scan, &mut cluster)) {
                 Ok(scan) => joiner.push(scan, &mut teller),
                 Err(damage) => {
                     joiner.interrupt(&mut teller);
@@ -98,6 +99,15 @@ impl<'a> Walk<'a> {
         joiner.interrupt(&mut teller);
         Ok(())
     }
+}
+
+/// When nobody said whose WAL it is, the first segment does.
+fn of_one_cluster(scan: SegmentScan, cluster: &mut Option<u64>) -> Result<SegmentScan, Damage> {
+    let (found, expected) = (scan.system_identifier, *cluster.get_or_insert(scan.system_identifier));
+    if found != expected {
+        return Err(BadSegment::Foreign { name: scan.segment.to_string(), found, expected }.into());
+    }
+    Ok(scan)
 }
 
 /// The segments between these two.
