@@ -51,7 +51,7 @@ impl PostgresCheck {
                     checked.checks.iter().filter(|c| !c.passed).map(|c| format!("{}: {}", c.name, c.detail)).collect();
                 Outcome::failed(
                     Failure::new(format!("{} is not as it should be", system.name), broken.join("; "))
-                        .now("Do not promote it. Choose another point, and go again from there."),
+                        .now("Do not promote it. Choose another point: select the step that chooses it (`↑` `↓`) and press `r`; by lines, `retry` and its id."),
                 )
             }
         };

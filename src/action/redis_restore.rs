@@ -60,6 +60,7 @@ async fn restore(context: &Context) -> Result<Outcome, Failure> {
         if restored.expired > 0 { format!(", {} have expired since", restored.expired) } else { String::new() },
     ));
     outcome.facts = restored.facts();
+    outcome = outcome.fact("directory", system.restore.directory.display().to_string());
     outcome = outcome.check(
         "keys of the snapshot",
         true,

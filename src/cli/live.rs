@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -14,8 +15,9 @@ use super::{Global, Session, home};
 use crate::clock::{self, SystemClock};
 use crate::drill::{DrillState, StepStatus};
 use crate::engine::{Driver, Handle, RunEnd};
-use crate::event::{Command, Failure};
+use crate::event::{Command, Failure, Mode, Verdict};
 use crate::journal::DrillDir;
+use crate::runbook::StepKind;
 use crate::tui::{self, Notice};
 
 /// How often a printer looks whether the engine is still there.
@@ -219,6 +221,9 @@ fn summary(concluded: &Concluded, state: &DrillState, dir: &DrillDir) -> Vec<Str
         RunEnd::Finished(verdict) => {
             lines.push(format!("{}: {}", state.runbook.title, verdict.word()));
             lines.extend(failed_steps(state));
+            if *verdict == Verdict::Failed || *verdict == Verdict::Aborted {
+                lines.extend(left_running(state));
+            }
         }
         RunEnd::Left => {
             lines.push("The drill has not ended.".to_owned());
@@ -274,6 +279,51 @@ fn failed_steps(state: &DrillState) -> Vec<String> {
             lines.push(format!("  why: {}", failure.why));
         }
         lines.extend(failure.now.iter().map(|now| format!("  now: {now}")));
+    }
+    lines
+}
+
+/// Servers that the drill restored and that nobody uses: they outlive it until somebody removes them.
+fn left_running(state: &DrillState) -> Vec<String> {
+    let steps = || state.runbook.steps.iter().zip(&state.steps);
+    let in_use = steps().any(|(step, progress)| {
+        matches!(step.kind, StepKind::CutoverConnections { .. }) && progress.status == StepStatus::Passed
+    });
+    let mut lines = Vec::new();
+    for (step, progress) in steps() {
+        let signal = match step.kind {
+            StepKind::PostgresRestore => "INT",
+            StepKind::RedisRestore => "TERM",
+            _ => continue,
+        };
+        let Some(outcome) = progress.outcome().filter(|_| progress.status == StepStatus::Passed) else { continue };
+        let text =
+            |name: &str| outcome.facts.get(name).and_then(|value| value.as_str()).unwrap_or("unknown").to_owned();
+        let Some(pid) = outcome.facts.get("pid").and_then(serde_json::Value::as_i64) else { continue };
+        let alive = i32::try_from(pid)
+            .is_ok_and(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) != Err(Errno::ESRCH));
+        if !alive {
+            continue;
+        }
+        let (name, directory) = (step.system.as_deref().and_then(|role| state.lookup(role)), text("directory"));
+        let name = name.unwrap_or_else(|| step.id.clone());
+        lines.push(format!("still running: the restored {name} at {}, pid {pid}, in {directory}", text("address")));
+        if !in_use && state.opening.mode != Mode::Sandbox {
+            lines.push(format!("  to remove it: kill -{signal} {pid} && rm -r {directory}"));
+        }
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    match (in_use, state.opening.mode, state.opening.inventory_path.as_deref().and_then(Path::parent)) {
+        (true, ..) => lines.push("  the application was cut over to it: remove nothing before it is moved".to_owned()),
+        (false, Mode::Sandbox, Some(dir)) => {
+            lines.push(format!(
+                "  to remove the sandbox and all that runs in it: lifeboat sandbox down --dir {}",
+                dir.display()
+            ));
+        }
+        _ => {}
     }
     lines
 }

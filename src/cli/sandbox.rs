@@ -1,7 +1,7 @@
 //! `lifeboat sandbox`: a whole incident on this machine.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
@@ -20,8 +20,8 @@ use crate::journal::{self, DrillDir};
 use crate::process::Account;
 use crate::runbook;
 use crate::sandbox::{
-    Intent, Layout, Options, Sandbox, SandboxError, Scale, Status, VARIABLE, account, app, drop_privileges, install,
-    prepare_drill,
+    Intent, Layout, Options, Sandbox, SandboxError, Scale, Status, VARIABLE, account, app, as_account, drop_privileges,
+    install, prepare_drill,
 };
 
 /// Builds, shows, repairs and removes an incident on this machine.
@@ -164,6 +164,9 @@ fn run_drill(global: &Global, drill: Drill) -> Result<ExitCode> {
     // Wrong options are found before anything is built.
     let unattended = drill.headless.unattended(true)?;
     refuse_over_a_drill(&drill.look.place)?;
+    if let (Some(given), Some(account)) = (&global.state_dir, account()?) {
+        check_state(given, &account)?;
+    }
     let interrupted = Ok(ExitCode::from(Kind::Interrupted.code()));
     let Some(_) = build(&drill.look.place, &drill.build)? else { return interrupted };
     let layout = enter(&drill.look.place, Intent::Look)?.layout().clone();
@@ -190,6 +193,23 @@ fn run_drill(global: &Global, drill: Drill) -> Result<ExitCode> {
             .begin(dir.clone(), id)
             .map_err(|error| CliError::failed(Failure::new("the drill could not begin", error)))?;
         Live::new(global, &session, dir, begun, outlet).run().await
+    })
+}
+
+/// Before anything is built: the drill writes its journal as the servers' user. Call it before any thread exists.
+fn check_state(given: &Path, account: &Account) -> Result<()> {
+    let usable = as_account(account, || {
+        std::fs::create_dir_all(given)?;
+        tempfile::tempfile_in(given).map(drop)
+    });
+    usable.map_err(|error| {
+        CliError::usage(
+            Failure::new(format!("the drill cannot keep its state in {}", given.display()), error).now(format!(
+                "Started by root, a sandbox and its drill run as user `{0}`: give it a directory (chown {0} DIR), or leave \
+                 --state-dir out.",
+                account.name
+            )),
+        )
     })
 }
 
@@ -243,6 +263,10 @@ fn run_ledger(args: &Ledger) -> Result<ExitCode> {
     let found = runtime()?.block_on(sandbox.compare(args.until))?;
     if args.look.json {
         println!("{}", found.json());
+        if !found.holds() {
+            // The last words of a step's command are the reason of its failure.
+            eprintln!("the ledger does not hold: {}", found.wrong());
+        }
     } else {
         println!("{found}");
     }

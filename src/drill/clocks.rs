@@ -116,17 +116,19 @@ impl DrillState {
         accumulator.0
     }
 
-    /// First start to last end of a phase's steps, or to now while it goes on.
+    /// How long attempts of a phase's steps ran, those side by side counted once, up to now. Like a step's duration it
+    /// leaves out the waits between attempts and before them: the table of what waited for people has those.
     pub fn phase_duration(&self, phase: usize, now: Elapsed) -> Option<Duration> {
         let steps = &self.steps[self.runbook.phases[phase].steps.clone()];
-        let begin = steps.iter().filter_map(|step| {
-            let asked = step.ask.as_ref().map(|pending| pending.since.elapsed);
-            step.started().map(|moment| moment.elapsed).into_iter().chain(asked).min()
-        });
-        let begin = begin.min()?;
-        let open = steps.iter().any(|step| step.status == StepStatus::Running || step.ask.is_some());
-        let end = steps.iter().filter_map(|step| step.ended().map(|moment| moment.elapsed)).max();
-        Some(if open { now } else { end.unwrap_or(now) }.saturating_sub(begin))
+        let mut spans: Vec<(Elapsed, Elapsed)> = steps.iter().flat_map(|step| step.spans(now)).collect();
+        spans.sort_unstable();
+        let mut counted = spans.first()?.0;
+        let mut total = Duration::ZERO;
+        for (from, to) in spans {
+            total += to.saturating_sub(from.max(counted));
+            counted = counted.max(to);
+        }
+        Some(total)
     }
 
     /// What is known of each bound system's loss, in the runbook's order of roles.

@@ -129,21 +129,32 @@ impl StepState {
         self.attempts.last().map_or(0, |attempt| attempt.number)
     }
 
+    /// Index of the first kept line of output that the newest attempt said.
+    pub fn newest_output(&self) -> usize {
+        let since = self.attempts.last().map(|attempt| attempt.started.elapsed).unwrap_or_default();
+        self.output.lines.partition_point(|(at, _)| *at < since)
+    }
+
     /// How long its attempts have taken so far, together; the waits between them do not count.
     pub fn duration(&self, now: Elapsed) -> Option<Elapsed> {
         self.started()?;
+        Some(self.spans(now).map(|(from, to)| to.saturating_sub(from)).sum())
+    }
+
+    /// From when to when its attempts ran, undoing left out.
+    pub(super) fn spans(&self, now: Elapsed) -> impl Iterator<Item = (Elapsed, Elapsed)> {
         let open = matches!(self.status, StepStatus::Running | StepStatus::InDoubt);
-        let last = self.attempts.len() - 1;
-        let span = |(index, attempt): (usize, &Attempt)| {
+        let last = self.attempts.len().saturating_sub(1);
+        let span = move |(index, attempt): (usize, &Attempt)| {
             // One that a crash cut off has no end; the next began when it was known to be over.
             let end = match attempt.ended {
                 Some(ended) => ended.elapsed,
                 None if index == last && open => now,
                 None => self.attempts.get(index + 1).map_or(attempt.started.elapsed, |next| next.started.elapsed),
             };
-            end.saturating_sub(attempt.started.elapsed)
+            (attempt.started.elapsed, end)
         };
-        Some(self.attempts.iter().enumerate().filter(|(_, attempt)| !attempt.undo).map(span).sum())
+        self.attempts.iter().enumerate().filter(|(_, attempt)| !attempt.undo).map(span)
     }
 
     pub(super) fn fold(&mut self, event: &Event, at: Moment) {

@@ -258,3 +258,19 @@ fn events_of_a_step_that_does_not_exist_change_nothing() {
     tape.passed(1, 2, "no-such-step");
     assert_eq!(tape.state.steps, before);
 }
+
+#[test]
+fn a_phase_takes_as_long_as_its_attempts_and_not_the_waits_between_them() {
+    let mut tape = Tape::new(&[]);
+    let failed = || Outcome::failed(crate::event::Failure::new("restore", "no"));
+    tape.declared(10).passed(10, 20, "look").asked(20, "restore").answered(50, "restore");
+    tape.started(50, "restore").ended(60, "restore", failed());
+    assert_eq!(tape.state.phase_duration(1, s(500)), Some(s(10)), "a failed step that waits for a person");
+    tape.started(560, "restore").ended(570, "restore", Outcome::passed("ok"));
+    // Side by side: counted once.
+    tape.started(565, "count");
+    assert_eq!(tape.state.phase_duration(1, s(580)), Some(s(30)));
+    tape.ended(590, "count", Outcome::passed("ok"));
+    assert_eq!(tape.state.phase_duration(1, s(900)), Some(s(40)));
+    assert_eq!(tape.state.phase_duration(2, s(900)), None);
+}

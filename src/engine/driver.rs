@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::action::{self, Context, Sink};
 use crate::clock::SharedClock;
 use crate::drill::{DrillState, StepStatus};
-use crate::event::{Answer, Ask, Command, Envelope, Event, Failure, Outcome, Status, Verdict};
+use crate::event::{Answer, Ask, Command, Envelope, Event, Failure, Outcome, Status, UNATTENDED, Verdict};
 use crate::inventory::Inventory;
 use crate::journal::{BLOB_CAP, BlobWriter, DrillDir, Journal, JournalError};
 use crate::runbook::Undo;
@@ -291,7 +291,10 @@ impl Driver {
     fn reply(&mut self, step: String, ask: &Ask) -> Result<(), EngineError> {
         if let Some(unattended) = &self.fixed.unattended {
             match unattended.reply(&step, ask) {
-                Reply::Answer(answer) => return self.answer(&step, answer, "the answers given at the start"),
+                Reply::Answer(answer) => {
+                    let by = format!("{UNATTENDED} ({})", unattended.source(&step, ask));
+                    return self.answer(&step, answer, &by);
+                }
                 Reply::NeedsPerson { why } => {
                     self.needs_person.get_or_insert((step, why));
                 }

@@ -31,7 +31,7 @@ pub fn judge(step: &Step, mut outcome: Outcome, expand: impl Fn(&str) -> String)
         outcome.summary = broken.join("; ");
         outcome.failure = Some(
             Failure::new(format!("`{}` did not find what it expects", step.id), outcome.summary.clone())
-                .now("Look at the output. If the data is wrong, choose another point and go again from there."),
+                .now("Look at the output. If the data is wrong, choose another point: select the step that chooses it (`↑` `↓`) and press `r`; by lines, `retry` and its id."),
         );
     }
     outcome

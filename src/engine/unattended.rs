@@ -26,6 +26,16 @@ pub enum Reply {
 }
 
 impl Unattended {
+    /// What [`Unattended::reply`] takes its answer from.
+    pub fn source(&self, step: &str, ask: &Ask) -> &'static str {
+        match ask {
+            Ask::AfterFailure { .. } => "nobody to ask",
+            _ if self.answers.contains_key(step) => "--answers",
+            Ask::Input { .. } | Ask::Choose { .. } => "the default",
+            _ => "--yes",
+        }
+    }
+
     pub fn reply(&self, step: &str, ask: &Ask) -> Reply {
         let given = self.answers.get(step);
         let needs = |why: &str| Reply::NeedsPerson { why: why.to_owned() };
@@ -82,6 +92,8 @@ mod tests {
         let answers = [("fence".to_owned(), "orders-db".to_owned())].into();
         let unattended = Unattended { answers, ..Unattended::default() };
         assert_eq!(unattended.reply("fence", &destroys()), Reply::Answer(Answer::Typed { name: "orders-db".into() }));
+        assert_eq!(unattended.source("fence", &destroys()), "--answers");
+        assert_eq!(unattended.source("other", &destroys()), "--yes");
     }
 
     #[test]

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Failure, RecoveryPoint, Window};
 
+/// How `by` begins where nobody was there; in brackets follows what the answer was taken from.
+pub const UNATTENDED: &str = "unattended";
+
 /// A question that a step waits on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use ask::{Answer, Ask, Choice, InputKind};
+pub use ask::{Answer, Ask, Choice, InputKind, UNATTENDED};
 pub use outcome::{Check, Facts, Failure, Measure, Outcome, Progress, Status, Unit};
 pub use point::{
     BaseBackup, Basis, Coverage, Fork, Gap, Lsn, ParseTargetError, RecoveryPoint, RecoveryTarget, RedisSnapshot,

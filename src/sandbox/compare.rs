@@ -53,6 +53,26 @@ impl Found {
     }
 }
 
+impl Found {
+    /// What is wrong, in a line; empty when it holds.
+    pub fn wrong(&self) -> String {
+        let found = &self.0;
+        let mut parts: Vec<String> = [
+            (found.missing, "committed by then and not there"),
+            (found.unexpected, "committed later and there"),
+            (found.mismatched, "there and different"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} orders {what}"))
+        .collect();
+        if found.until.is_none() {
+            parts.push("how far it was recovered is not known".to_owned());
+        }
+        parts.join(", ")
+    }
+}
+
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let found = &self.0;
@@ -69,14 +89,9 @@ impl fmt::Display for Found {
         if let Some(entry) = &found.first_lost {
             writeln!(f, "  the first that is lost: {}, committed {}", entry.id, time(entry.committed_at))?;
         }
-        let wrong = [
-            (found.missing, "committed by then and not there"),
-            (found.unexpected, "committed later and there"),
-            (found.mismatched, "there and different"),
-        ];
-        for (count, what) in wrong.into_iter().filter(|(count, _)| *count > 0) {
-            writeln!(f, "  WRONG: {count} {what}")?;
+        match self.holds() {
+            true => f.write_str("it holds"),
+            false => write!(f, "it does not hold: {}", self.wrong()),
         }
-        f.write_str(if self.holds() { "it holds" } else { "it does not hold" })
     }
 }

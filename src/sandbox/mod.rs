@@ -41,7 +41,7 @@ pub use compare::Found;
 pub use drill::{DrillSetup, prepare_drill};
 pub use error::SandboxError;
 pub use layout::{Layout, VARIABLE};
-pub use privileges::{Intent, account, drop_privileges};
+pub use privileges::{Intent, account, as_account, drop_privileges};
 pub use record::{Incident, Ports, Scale};
 pub use status::{ServerStatus, State, Status};
 

@@ -67,6 +67,17 @@ pub fn drop_privileges(layout: &Layout, account: Option<&Account>, intent: Inten
     Ok(())
 }
 
+/// What the account may do with files, tried by a process that is still root. Call it before any thread exists.
+pub fn as_account<T>(account: &Account, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let ours = (nix::unistd::getegid(), nix::unistd::geteuid());
+    nix::unistd::setegid(Gid::from_raw(account.gid))?;
+    nix::unistd::seteuid(Uid::from_raw(account.uid))?;
+    let done = work();
+    nix::unistd::seteuid(ours.1)?;
+    nix::unistd::setegid(ours.0)?;
+    done
+}
+
 /// Makes sure that the account can get to the directory at all, before anything is created there.
 fn reach(layout: &Layout, account: &Account) -> Result<(), SandboxError> {
     use std::os::unix::fs::MetadataExt as _;

@@ -169,3 +169,45 @@ fn killed_in_the_middle_of_the_restore_it_goes_on() {
     }
     assert!(names.is_empty(), "left behind: {names:?}");
 }
+
+#[test]
+fn what_a_failed_drill_leaves_running_is_said_with_the_way_to_remove_it() {
+    let place = Place::new("left");
+    place.json(&["up", "--json"]);
+    // The end of WAL lies behind the damage: the tables are found missing after the restore.
+    let answers = place.0.join("answers.toml");
+    std::fs::write(&answers, "choose = \"latest\"\n").unwrap();
+    let output = place.command(&["drill", "--headless", "--yes", "--answers"]).arg(&answers).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let status = place.json(&["status", "--json"]);
+    let restored: Vec<&Value> =
+        status["servers"].as_array().unwrap().iter().filter(|server| server["restored"] == true).collect();
+    assert!(!restored.is_empty(), "{status}");
+    for server in restored {
+        let (pid, directory) = (server["pid"].to_string(), server["directory"].as_str().unwrap());
+        let told = |line: &&str| line.contains("still running") && line.contains(&pid) && line.contains(directory);
+        assert!(said.lines().any(|line| told(&line)), "{server}: {said}");
+    }
+    assert!(said.contains(&format!("lifeboat sandbox down --dir {}", place.0.display())), "{said}");
+    assert!(said.contains("Compare with the ledger: unattended: stop (nobody to ask)"), "{said}");
+    // What failed comes first, then why, in words.
+    let lines: Vec<&str> = said.lines().collect();
+    let failed = lines.iter().position(|line| line.contains("✗ Compare with the ledger: ")).unwrap();
+    assert!(lines[failed + 1].contains("why: the ledger does not hold: "), "{said}");
+}
+
+#[test]
+fn a_state_directory_closed_to_the_servers_user_is_refused_before_anything_is_built() {
+    // Only root becomes another user.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let (place, state) = (Place::new("closed"), tempfile::tempdir().unwrap());
+    let output =
+        place.command(&["drill", "--headless", "--yes", "--state-dir"]).arg(state.path()).output().expect("it runs");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("cannot keep its state in") && said.contains("run as user"), "{said}");
+    assert!(!place.0.exists(), "{said}");
+}

@@ -94,8 +94,12 @@ async fn explain(client: &Client, query: &Query<'_>, error: PgError) -> Failure 
         && let Ok(locked) = locked_tables(client).await
         && !locked.is_empty()
     {
-        return Failure::new("the query waits for a lock that recovery itself holds", format!("on {}", locked.join(", ")))
-            .now("a transaction in flight at the recovery point locked it: readable after the promotion, or choose an earlier point");
+        let tables = locked.join(", ");
+        return Failure::new(
+            format!("{tables} cannot be read before the promotion"),
+            format!("a transaction that the recovery point cut off has locked {tables}, and recovery keeps the lock"),
+        )
+        .now("Read it after the promotion, or choose an earlier point.");
     }
     if error.is_state(&SqlState::QUERY_CANCELED) {
         return Failure::new("the query took too long", format!("more than {} s", query.timeout.as_secs_f64()));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::FixedOffset;
 
 use crate::drill::{DrillState, Elapsed};
-use crate::event::{Envelope, Event, Failure, Line, Outcome, Pace, Progress, Status, Stream, Verdict};
+use crate::event::{Envelope, Event, Failure, Line, Outcome, Pace, Progress, Status, Stream, UNATTENDED, Verdict};
 
 use super::super::format;
 use super::super::text::{clean, twin};
@@ -55,7 +55,11 @@ impl Printer {
             }
             Event::Asked { .. } | Event::VariableSet { .. } => Vec::new(),
             Event::Answered { step, answer, by } => {
-                vec![format!("  {}: {by} answered {}", title(state, step), said(answer))]
+                let (title, said) = (title(state, step), said(answer));
+                vec![match by.strip_prefix(UNATTENDED) {
+                    Some(why) => format!("  {title}: {UNATTENDED}: {said}{why}"),
+                    None => format!("  {title}: {by} answered {said}"),
+                }]
             }
             Event::StepStarted { step, attempt, undo, .. } => {
                 let verb = if *undo { "undoing" } else { "started" };
@@ -198,12 +202,12 @@ fn finished(state: &DrillState, step: &str, outcome: &Outcome) -> Vec<String> {
     lines
 }
 
-/// The own words, what was tried, what to do.
+/// What failed, why in the error's own words, what to do.
 pub(super) fn failure_lines(name: &str, failure: &Failure, took: &str) -> Vec<String> {
-    let mut lines = match failure.why.is_empty() {
-        true => vec![format!("✗ {name}: {}{took}", failure.what)],
-        false => vec![format!("✗ {name}: {}{took}", failure.why), format!("    while: {}", failure.what)],
-    };
+    let mut lines = vec![format!("✗ {name}: {}{took}", failure.what)];
+    if !failure.why.is_empty() {
+        lines.push(format!("    why: {}", failure.why));
+    }
     lines.extend(failure.now.as_ref().map(|now| format!("    → {now}")));
     lines
 }

@@ -200,12 +200,12 @@ async fn a_drill_goes_by_words() {
     00:00:02    Look at it: ana answered yes
     00:00:03  ▶ Mend it: started
     00:00:04      | mending now
-    00:00:05  ✗ Mend it: exit code 1 (00:02)
-    00:00:05      while: mend it
+    00:00:05  ✗ Mend it: mend it (00:02)
+    00:00:05      why: exit code 1
     00:00:05      → look at the log
 
     ▶ Mend it
-      ✗ Mend it: exit code 1
+      ✗ Mend it: mend it
       Type retry, skip REASON, undo, or stop (the drill ends as failed). Or: output, contacts, help
     This will end the drill as failed; it cannot be continued. Type yes, or anything else to leave it.
     Nothing was done.

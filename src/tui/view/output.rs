@@ -20,7 +20,9 @@ pub(super) fn pane(app: &App, area: Rect, buffer: &mut Buffer) {
     super::rule(theme, Rect { height: 1, ..area }, buffer);
     buffer.set_string(area.x, area.y, "output ", theme.muted);
     let rest = Rect { y: area.y + 1, height: area.height - 1, ..area };
-    put(rows(app, &state.output, rest.width, rest.height, false), rest, buffer);
+    // What an earlier attempt said is one key away, and would be taken for this one's.
+    let first = state.newest_output();
+    put(rows(app, &state.output, first, rest.width, rest.height, false), rest, buffer);
     let word = position(app, &state.output);
     if !word.is_empty() {
         let x = area.right().saturating_sub(u16::try_from(word.len() + 2).unwrap_or(0)).max(area.x);
@@ -41,7 +43,7 @@ pub(super) fn full(app: &App, area: Rect, buffer: &mut Buffer) {
     let right = vec![span(position(app, &state.output), theme.muted)];
     put([spread(left, right, usize::from(area.width))], area, buffer);
     let rest = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
-    put(rows(app, &state.output, rest.width, rest.height, true), rest, buffer);
+    put(rows(app, &state.output, 0, rest.width, rest.height, true), rest, buffer);
 }
 
 fn position(app: &App, output: &OutputTail) -> String {
@@ -53,18 +55,19 @@ fn position(app: &App, output: &OutputTail) -> String {
     }
 }
 
-/// The rows that end at the line scrolled to.
-fn rows(app: &App, output: &OutputTail, width: u16, height: u16, whole: bool) -> Vec<Line<'static>> {
+/// The rows that end at the line scrolled to; while following, those from line `first` on.
+fn rows(app: &App, output: &OutputTail, first: usize, width: u16, height: u16, whole: bool) -> Vec<Line<'static>> {
     let theme = app.theme();
     let (columns, height) = (usize::from(width), usize::from(height));
-    if output.lines.is_empty() {
+    let first = if app.scroll.is_some() { 0 } else { first };
+    if output.lines.len() <= first {
         return vec![Line::from(Span::styled("nothing was said yet", theme.muted))];
     }
     let newest = output.lines.len() - 1;
     let end =
         app.scroll.map_or(newest, |at| usize::try_from(at.saturating_sub(output.earlier)).unwrap_or(0).min(newest));
     let mut rows: Vec<Line<'static>> = Vec::new();
-    for index in (0..=end).rev() {
+    for index in (first..=end).rev() {
         let (at, line) = &output.lines[index];
         let drawn = draw_line(app, *at, line, columns > 60);
         let drawn = if whole { wrap(drawn, columns, 11) } else { vec![fit_line(drawn, columns)] };

@@ -112,7 +112,8 @@ async fn a_paused_server_is_looked_at_without_hanging() {
     let url = Secret::new(result.expect("the restore succeeds").url);
     assert_eq!(ask(&url, "select count(*) as n from other", &[]).await.unwrap().facts["n"], 1);
     let failure = ask(&url, "select count(*) from orders", &[]).await.unwrap_err();
-    assert!(failure.why.contains("orders") && failure.now.unwrap().contains("promotion"));
+    assert_eq!(failure.what, "orders cannot be read before the promotion");
+    assert!(failure.why.contains("has locked orders") && failure.now.unwrap().contains("promotion"));
     let found = checks(&url, &[("other", 1), ("orders", 1)]).run().await.unwrap();
     assert!(found.checks[0].passed && !found.checks[1].passed, "{found:?}");
     assert!(found.checks[1].detail.contains("promotion"), "{found:?}");

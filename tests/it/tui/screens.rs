@@ -1,6 +1,6 @@
 //! Each situation as a picture in text, at the two sizes that people use.
 
-use lifeboat::event::{Mode, Verdict};
+use lifeboat::event::{Mode, Stream, Verdict};
 use lifeboat::tui::home::{Home, HomeOptions};
 use lifeboat::tui::{Msg, Notice};
 
@@ -122,4 +122,20 @@ fn home() {
     for (columns, rows) in [(80, 24), (160, 48)] {
         snapshot(format!("home-{columns}x{rows}"), render(columns, rows, |frame| home.draw(frame)));
     }
+}
+
+#[test]
+fn a_new_attempt_shows_its_own_output() {
+    let failure = lifeboat::event::Failure::new("restore", "no room");
+    let story = restoring().say("restore-db", Stream::Out, "the first try").wait(1);
+    let story = story.finish("restore-db", lifeboat::event::Outcome::failed(failure)).wait(30).start("restore-db");
+    let screen = |story: &Story, keys: &str| {
+        let mut app = app(story.clone());
+        press(&mut app, keys);
+        draw(&mut app, 160, 48)
+    };
+    assert!(!screen(&story, "").contains("the first try"), "{}", screen(&story, ""));
+    assert!(screen(&story, "o").contains("the first try"), "it is one key away");
+    let story = story.wait(1).say("restore-db", Stream::Out, "the second try");
+    assert!(screen(&story, "").contains("the second try") && !screen(&story, "").contains("the first try"));
 }
