@@ -544,3 +544,27 @@ async fn a_question_left_open_without_a_person_is_asked_again_at_resume() {
     let end = tokio::time::timeout(Duration::from_secs(20), driver.run()).await.expect("it does not wait for ever");
     assert_eq!(end.unwrap(), RunEnd::Finished(Verdict::Passed));
 }
+
+#[tokio::test]
+async fn a_command_gets_our_environment_but_not_what_the_inventory_keeps_secret() {
+    // Cargo's own variables stand for the operator's; one of them is said to hold a system's URL.
+    let script = "script = 'env | cut -d= -f1 > \"$LIFEBOAT_VAR_DIR/log\"'";
+    let bench = Bench::new(&step("look", &format!("do = \"command\"\n{script}\nenv = {{ ADDED = \"1\" }}")));
+    let mut opening = bench.opening(Some(Unattended { yes: true, ..Unattended::default() }));
+    let file = bench.path().join("lifeboat.toml");
+    std::fs::write(
+        &file,
+        "format = 1\nservice = \"orders\"\n[stores.b]\nurl = \"file:///b\"\n[systems.db]\nkind = \"postgres\"\n\
+         environment = \"x\"\nurl = { env = \"CARGO_PKG_NAME\" }\nbackups = { engine = \"lifeboat\", store = \"b\" }\n\
+         restore = { directory = \"/r\", port = 5433 }\n",
+    )
+    .unwrap();
+    opening.inventory = crate::inventory::load(&file).unwrap_or_else(|problems| panic!("{problems}"));
+    let (driver, handle) = opening.begin(bench.dir(), "d1".into()).unwrap();
+    handle.commands.try_send(Command::Declare { reason: "test".into() }).unwrap();
+    assert_eq!(driver.run().await.unwrap(), RunEnd::Finished(Verdict::Passed));
+    let (seen, names) = (bench.file("log"), ["CARGO_PKG_VERSION", "LIFEBOAT_DRILL", "LIFEBOAT_VAR_DIR", "ADDED"]);
+    let has = |name: &str| seen.lines().any(|line| line == name);
+    assert!(std::env::var_os("CARGO_PKG_NAME").is_some() && names.into_iter().all(has), "{seen}");
+    assert!(!has("CARGO_PKG_NAME"), "{seen}");
+}

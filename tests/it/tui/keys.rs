@@ -176,6 +176,22 @@ fn an_input_is_checked() {
 }
 
 #[test]
+fn an_undo_that_gives_up_writes_is_typed_or_left() {
+    let ask = Ask::TypeName {
+        name: "orders-db".into(),
+        sentence: "undo “Point the application at the restored systems”".into(),
+        loss: "what the restored orders-db took since 10:04:00 UTC".into(),
+    };
+    // The step has passed, and the question stands on it.
+    let story = confirmed().pass("fence", 3, "no writes").ask("fence", ask).wait(2);
+    let screen = draw(&mut app(story.clone()), 160, 48);
+    assert!(screen.contains("leave it as it is") && screen.contains("DESTROYS"), "{screen}");
+    let typed = Answer::Typed { name: "orders-db".into() };
+    assert_eq!(press(&mut app(story.clone()), "\norders-db\n"), answer("fence", typed));
+    assert_eq!(press(&mut app(story), "u"), answer("fence", Answer::No { reason: "left as it is".into() }));
+}
+
+#[test]
 fn in_doubt_is_answered_by_a_person() {
     let story = go_gate()
         .wait(5)
