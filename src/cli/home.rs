@@ -242,6 +242,8 @@ pub fn preview() -> Preview {
                 .map(|s| s.as_seconds_f64().abs())
                 .max_by(f64::total_cmp),
             bytes_to_fetch: None,
+            commits_lost: None,
+            bytes_lost: None,
             segments_to_replay: None,
             ready_seconds: None,
             lines: Vec::new(),

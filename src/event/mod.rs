@@ -2,6 +2,7 @@
 //! and the stream that every view reads are these.
 
 mod ask;
+mod history;
 mod outcome;
 mod point;
 
@@ -12,6 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use ask::{Answer, Ask, Choice, InputKind, UNATTENDED};
+pub use history::{Deed, History, Rate, Resolved, Suspect, What};
 pub use outcome::{Check, Facts, Failure, Measure, Outcome, Progress, Status, Unit};
 pub use point::{
     BaseBackup, Basis, Coverage, Fork, Gap, Lsn, ParseTargetError, RecoveryPoint, RecoveryTarget, RedisSnapshot,

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::history::{History, Resolved};
+
 /// A position in PostgreSQL's WAL, written `0/4A2F11C8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(pub u64);
@@ -236,6 +238,9 @@ pub enum SystemWindow {
         /// The cluster whose WAL the archive holds; a u64 as text.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         system_identifier: Option<String>,
+        /// What its WAL says of transactions; absent where it was not read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        history: Option<Box<History>>,
         /// Things that a person should know: unreadable manifests, foreign files.
         warnings: Vec<String>,
     },
@@ -277,6 +282,9 @@ pub struct RecoveryPoint {
     pub snapshots: std::collections::BTreeMap<String, String>,
     /// Numeric; `latest` is never given to PostgreSQL.
     pub timeline: u32,
+    /// By system: where exactly the target lies in the WAL; absent where the WAL was not read.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub resolved: std::collections::BTreeMap<String, Resolved>,
 }
 
 /// A u64 that would lose digits as a JSON number.

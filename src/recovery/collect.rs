@@ -58,6 +58,7 @@ async fn postgres_window(name: &str, bucket: &Bucket) -> Result<SystemWindow, po
         restore_points: found.restore_points,
         segment_bytes: found.segment_bytes,
         forks: found.forks,
+        history: None,
         system_identifier: found.system_identifier.map(|id| id.to_string()),
         warnings: found.warnings,
     })

@@ -15,6 +15,7 @@ pub fn settle(window: &Window, target: &RecoveryTarget, inclusive: bool) -> Resu
         backups: BTreeMap::new(),
         snapshots: BTreeMap::new(),
         timeline: 0,
+        resolved: BTreeMap::new(),
     };
     for found in &window.systems {
         match found {

@@ -54,6 +54,7 @@ fn window(backups: Vec<BaseBackup>, coverage: Vec<Coverage>, forks: Vec<Fork>) -
                 restore_points: Vec::new(),
                 segment_bytes: SEGMENT,
                 forks,
+                history: None,
                 system_identifier: Some("7".to_owned()),
                 warnings: Vec::new(),
             },

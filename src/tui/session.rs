@@ -88,6 +88,10 @@ pub struct PointPreview {
     /// Seconds between the points of the systems.
     pub skew_seconds: Option<f64>,
     pub bytes_to_fetch: Option<u64>,
+    /// Commits that lie behind it.
+    pub commits_lost: Option<u64>,
+    /// Bytes of WAL that lie behind it.
+    pub bytes_lost: Option<u64>,
     pub segments_to_replay: Option<u64>,
     /// Seconds until it is ready, when that can be told.
     pub ready_seconds: Option<f64>,

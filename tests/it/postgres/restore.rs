@@ -25,6 +25,7 @@ pub async fn window(primary: &Primary) -> Window {
             restore_points: found.restore_points,
             segment_bytes: found.segment_bytes,
             forks: found.forks,
+            history: None,
             system_identifier: found.system_identifier.map(|id| id.to_string()),
             warnings: found.warnings,
         }],

@@ -181,6 +181,7 @@ impl Story {
             backups: BTreeMap::from([("orders-db".to_owned(), "base_20261121T030000Z".to_owned())]),
             snapshots: BTreeMap::from([("orders-cache".to_owned(), "rdb_20261121T085500Z".to_owned())]),
             timeline: 1,
+            resolved: BTreeMap::new(),
         };
         self.wait(2.0).event(Event::Declared { reason: "payments are gone after migration 42".into() });
         self.wait(0.5).start("broken", 1).ask("broken", Ask::Confirm { sentence: "Is data gone?".into() });

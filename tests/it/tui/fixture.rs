@@ -213,6 +213,7 @@ pub fn window() -> Window {
                 forks: Vec::new(),
                 system_identifier: None,
                 segment_bytes: 16 << 20,
+                history: Some(Box::new(history())),
                 warnings: Vec::new(),
             },
             SystemWindow::Redis {
@@ -232,6 +233,43 @@ pub fn window() -> Window {
                 warnings: Vec::new(),
             },
         ],
+    }
+}
+
+fn position(text: &str) -> Lsn {
+    text.parse().unwrap()
+}
+
+/// A quiet shop at three commits a second, until a migration.
+fn history() -> History {
+    let rate = |from: &str, step_ms: u64, steps: u64, each: u64, commits_before: u64| Rate {
+        from: time(from),
+        step_ms,
+        commits_before,
+        bytes_before: commits_before * 3_000,
+        commits: (0..steps).map(|step| each + step % 3).collect(),
+        bytes: (0..steps).map(|step| (each + step % 3) * 3_000).collect(),
+    };
+    let suspect = |at: &str, xid, at_lsn: &str, deeds: Vec<Deed>, commits_before| Suspect {
+        xid,
+        at: time(at),
+        lsn: position(at_lsn),
+        deeds,
+        commits_before,
+    };
+    let deed = |what, table: &str, count| Deed { what, table: table.into(), count };
+    History {
+        timeline: 1,
+        from: position("0/2000000"),
+        to: position("0/59FFF000"),
+        to_time: Some(time("09:56:02")),
+        commits: 4_000,
+        rates: vec![rate("09:39:50", 10_000, 98, 40, 0), rate("09:50:00", 1_000, 362, 4, 2_700)],
+        suspects: vec![
+            suspect("09:52:31.507", 8_841, "0/4A2F11C8", vec![deed(What::Drops, "payments", 2)], 3_210),
+            suspect("09:52:44.120", 8_869, "0/4A31B000", vec![deed(What::Deletes, "orders", 41_882)], 3_238),
+        ],
+        stopped: None,
     }
 }
 
@@ -259,11 +297,14 @@ pub fn preview() -> Preview {
                 backups: BTreeMap::from([("orders-db".into(), "20261121T084000Z".into())]),
                 snapshots: BTreeMap::from([("orders-cache".into(), snapshot.into())]),
                 timeline: 1,
+                resolved: BTreeMap::new(),
             },
             at: Some(at),
             loss_seconds: Some((incident - at).as_seconds_f64()),
             skew_seconds: Some((at - snapshot_at).as_seconds_f64()),
             bytes_to_fetch: Some(1_401_100_000),
+            commits_lost: Some(18_204),
+            bytes_lost: Some(61_000_000),
             segments_to_replay: Some(74),
             ready_seconds: Some(240.0),
             lines: Vec::new(),
