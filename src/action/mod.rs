@@ -65,7 +65,7 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
         }
         StepKind::SmokeTcp { address } => Arc::new(smoke_tcp::SmokeTcp { address }),
         StepKind::Notify { argv, message } => Arc::new(notify::Notify { argv, message }),
-        StepKind::RedisSnapshot => Arc::new(redis_snapshot::RedisSnapshot),
+        StepKind::RedisSnapshot { aof } => Arc::new(redis_snapshot::RedisSnapshot { aof }),
         StepKind::RedisRestore => Arc::new(redis_restore::RedisRestore),
         StepKind::RedisCheck { min_keys, prefixes } => Arc::new(redis_check::RedisCheck { min_keys, prefixes }),
         StepKind::RedisCommand { argv, on } => Arc::new(redis_command::RedisCommand { argv, on }),

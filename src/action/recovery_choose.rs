@@ -95,6 +95,10 @@ impl RecoveryChoose {
         for (system, snapshot) in &point.snapshots {
             outcome = outcome.fact(&format!("snapshot.{system}"), snapshot.clone());
         }
+        for (system, aof) in &point.aof {
+            let at = aof.at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+            outcome = outcome.fact(&format!("aof.{system}"), format!("{} to {at}", aof.label));
+        }
         for (system, skew) in recovery::skews(window, &point) {
             outcome = outcome.fact(&format!("skew_seconds.{system}"), skew.as_seconds_f64());
         }
@@ -137,10 +141,15 @@ async fn say_window(context: &Context, window: &Window) {
                     context.sink.say(format!("{system}: {warning}")).await;
                 }
             }
-            SystemWindow::Redis { system, snapshots, warnings } => {
+            SystemWindow::Redis { system, snapshots, aof, warnings } => {
                 for snapshot in snapshots {
                     let at = snapshot.at.format("%Y-%m-%d %H:%M:%S%.3f UTC");
                     let line = format!("{system}: snapshot {} of {at}, {} keys", snapshot.label, snapshot.keys);
+                    context.sink.say(line).await;
+                }
+                for range in aof {
+                    let [from, to] = [range.from, range.end()].map(|at| at.format("%Y-%m-%d %H:%M:%S%.3f UTC"));
+                    let line = format!("{system}: append-only file from {from} to {to}, {} commands", range.commands);
                     context.sink.say(line).await;
                 }
                 for warning in warnings {

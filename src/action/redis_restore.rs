@@ -1,12 +1,13 @@
 use futures::future::BoxFuture;
 
 use crate::event::{Failure, Outcome};
-use crate::inventory::SystemDetail;
-use crate::system::redis;
+use crate::inventory::{KeyPolicy, SystemDetail};
+use crate::system::redis::{self, Applied, Origin, Policy, Rule};
 
 use super::{Action, Context};
 
-/// `redis.restore`: the chosen snapshot, loaded with the AOF off, counted, then made durable.
+/// `redis.restore`: the chosen snapshot, loaded with the AOF off and counted, or the append-only file cut at the point;
+/// then what the inventory declares for keys by their prefix; then made durable.
 pub struct RedisRestore;
 
 impl Action for RedisRestore {
@@ -22,30 +23,33 @@ impl Action for RedisRestore {
 async fn restore(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
     let (url, bucket) = (context.source_url(system)?, context.bucket(system)?);
-    let chosen = match context.recovery_point() {
-        Ok(point) => point.snapshots.get(&system.name).cloned(),
-        Err(_) => None,
+    let point = context.recovery_point().ok();
+    let newest_snapshot;
+    let from = match &point {
+        Some(point) if point.aof.contains_key(&system.name) => Origin::Aof(&point.aof[&system.name]),
+        Some(point) if point.snapshots.contains_key(&system.name) => Origin::Snapshot(&point.snapshots[&system.name]),
+        // A runbook for Redis alone may have no point to choose: then the newest snapshot it is.
+        _ => {
+            newest_snapshot = newest(context, &bucket).await?;
+            Origin::Snapshot(&newest_snapshot)
+        }
     };
-    let snapshot = match chosen {
-        Some(label) => label,
-        // A runbook for Redis alone has no point to choose: the newest snapshot is what there is.
-        None => newest(context, &bucket).await?,
+    let SystemDetail::Redis(detail) = &system.detail else {
+        return Err(Failure::new(format!("{} is no Redis", system.name), "its kind is another"));
     };
-    let server = match &system.detail {
-        SystemDetail::Redis(detail) => detail.server.as_deref(),
-        SystemDetail::Postgres(_) => None,
-    };
-    context.sink.say(format!("restoring {} from snapshot {snapshot} in {}", system.name, bucket.name())).await;
+    context.sink.say(format!("restoring {} from {} in {}", system.name, from.name(), bucket.name())).await;
+    let policy: Vec<Rule> = detail.policy.iter().map(rule).collect();
     let restore = redis::Restore {
         drill: &context.drill,
         system: &system.name,
         effect_key: &context.effect_key,
         bucket: &bucket,
-        snapshot: &snapshot,
+        from,
+        policy: &policy,
         directory: &system.restore.directory,
         port: system.restore.port,
         source_url: &url,
-        server,
+        server: detail.server.as_deref(),
         run_as: system.restore.run_as.as_deref(),
         cancel: &context.cancel,
     };
@@ -61,13 +65,47 @@ async fn restore(context: &Context) -> Result<Outcome, Failure> {
     ));
     outcome.facts = restored.facts();
     outcome = outcome.fact("directory", system.restore.directory.display().to_string());
-    outcome = outcome.check(
-        "keys of the snapshot",
-        true,
-        format!("{} in the server + {} expired = what the snapshot holds", restored.keys, restored.expired),
-    );
+    let detail = format!("{} in the server + {} expired = what the bytes hold", restored.keys, restored.expired);
+    outcome = outcome.check("keys", true, detail);
+    if let Origin::Aof(point) = from {
+        let cut = match point.cut {
+            true => format!("cut by redis-check-aof at {}", point.at.format("%H:%M:%S UTC")),
+            false => "loaded to its end".to_owned(),
+        };
+        let detail = format!("{cut}: {} commands replayed, {} left out", restored.commands, restored.cut_commands);
+        context.sink.say(format!("append-only file {detail}")).await;
+        outcome = outcome.check("append-only file", true, detail);
+    }
+    for applied in &restored.policy {
+        let said = in_words(applied);
+        context.sink.say(format!("{} {said}", applied.prefix)).await;
+        outcome = outcome.check(format!("keys {}", applied.prefix), true, said);
+    }
     outcome.measures.extend(context.selected_loss(system, restored.at));
     Ok(outcome)
+}
+
+fn rule((prefix, declared): (&String, &KeyPolicy)) -> Rule {
+    let policy = match declared {
+        KeyPolicy::Restore => Policy::Restore,
+        KeyPolicy::Flush => Policy::Flush,
+        KeyPolicy::Quarantine => Policy::Quarantine,
+        KeyPolicy::Rebuild(how) => Policy::Rebuild { how: how.clone() },
+    };
+    Rule { prefix: prefix.clone(), policy }
+}
+
+/// What became of the keys, and what a person has yet to do.
+fn in_words(applied: &Applied) -> String {
+    let keys = applied.keys;
+    match (applied.policy.as_str(), &applied.how) {
+        ("flush", _) => format!("flush: {keys} removed, 0 left"),
+        ("rebuild", how) => {
+            format!("rebuild: {keys} removed, 0 left; to do: {}", how.as_deref().unwrap_or("make them anew"))
+        }
+        ("quarantine", _) => format!("quarantine: {keys} renamed to {}{}…", redis::QUARANTINE, applied.prefix),
+        (policy, _) => format!("{policy}: {keys} kept"),
+    }
 }
 
 async fn newest(context: &Context, bucket: &crate::store::Bucket) -> Result<String, Failure> {

@@ -12,6 +12,7 @@ use crate::runbook::{self, Runbook};
 pub const SHIPPED: &[(&str, &str)] = &[
     ("restore-to-a-point.toml", include_str!("../../runbooks/restore-to-a-point.toml")),
     ("redis-restore.toml", include_str!("../../runbooks/redis-restore.toml")),
+    ("ship-aof.toml", include_str!("../../runbooks/ship-aof.toml")),
     ("backup-now.toml", include_str!("../../runbooks/backup-now.toml")),
     ("verify-backups.toml", include_str!("../../runbooks/verify-backups.toml")),
     ("game-day.toml", include_str!("../../runbooks/game-day.toml")),

@@ -84,6 +84,13 @@ fn judge(window: &Window, target: &RecoveryTarget, inclusive: bool, json: bool) 
                 if let Some(snapshot) = point.snapshots.get(system) {
                     println!("  {system}: snapshot {snapshot}");
                 }
+                if let Some(aof) = point.aof.get(system) {
+                    let cut = if aof.cut { "cut at" } else { "whole, to" };
+                    println!("  {system}: append-only file {}, {cut} {}", aof.label, time(aof.at));
+                }
+                if let Some(skew) = recovery::skews(window, &point).get(system) {
+                    println!("    {:.3} s before the target", skew.as_seconds_f64());
+                }
             }
         }
     }
@@ -127,7 +134,7 @@ fn print(window: &Window) {
                 }
                 warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
             }
-            SystemWindow::Redis { system, snapshots, warnings } => {
+            SystemWindow::Redis { system, snapshots, aof, warnings } => {
                 println!("{system} (Redis)");
                 for snapshot in snapshots {
                     println!(
@@ -138,8 +145,22 @@ fn print(window: &Window) {
                         snapshot.bytes
                     );
                 }
-                if snapshots.is_empty() {
-                    println!("  nothing can be restored: there is no snapshot");
+                for range in aof {
+                    let told = match range.until {
+                        Some(until) => format!("nothing missing before {} (reported)", time(until)),
+                        None => "shipped from a server that was down".to_owned(),
+                    };
+                    println!(
+                        "  ━ AOF {}  {} → {} (observed)  {told}  {} commands, {} bytes",
+                        range.label,
+                        time(range.from),
+                        time(range.to),
+                        range.commands,
+                        range.bytes
+                    );
+                }
+                if snapshots.is_empty() && aof.is_empty() {
+                    println!("  nothing can be restored: there is neither a snapshot nor an append-only file");
                 }
                 warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
             }

@@ -16,7 +16,7 @@ use crate::runbook::{OnFailure, Runbook};
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
     /// A runbook: a file, or one that comes with Lifeboat (restore-to-a-point, redis-restore, backup-now,
-    /// verify-backups, game-day)
+    /// ship-aof, verify-backups, game-day)
     #[arg(value_name = "RUNBOOK")]
     pub runbook: PathBuf,
     /// The inventory that it is bound to [default: lifeboat.toml]

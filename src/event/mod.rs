@@ -16,8 +16,8 @@ pub use ask::{Answer, Ask, Choice, InputKind, UNATTENDED};
 pub use history::{Deed, History, Rate, Resolved, Suspect, What};
 pub use outcome::{Check, Facts, Failure, Measure, Outcome, Progress, Status, Unit};
 pub use point::{
-    BaseBackup, Basis, Coverage, Fork, Gap, Lsn, ParseTargetError, RecoveryPoint, RecoveryTarget, RedisSnapshot,
-    RestorePoint, SystemWindow, Window, parse_time,
+    AofPoint, AofRange, BaseBackup, Basis, Coverage, Fork, Gap, Lsn, ParseTargetError, RecoveryPoint, RecoveryTarget,
+    RedisSnapshot, RestorePoint, SystemWindow, Window, parse_time,
 };
 
 use crate::digest::Digest;

@@ -220,6 +220,37 @@ pub struct RedisSnapshot {
     pub basis: Basis,
 }
 
+/// A stretch of Redis' history: an append-only file as found in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AofRange {
+    pub label: String,
+    /// The first moment that it can be cut to, a whole second. Observed: its base's time and its `#TS:` annotations.
+    pub from: DateTime<Utc>,
+    /// The second of its newest annotation. Observed.
+    pub to: DateTime<Utc>,
+    /// Nothing acknowledged before this moment is missing: reported by the server while it was shipped. Absent when the
+    /// server was down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+    /// Behind the base.
+    pub commands: u64,
+    /// Keys of the base.
+    pub base_keys: u64,
+    pub bytes: u64,
+    pub stored_bytes: u64,
+    pub redis_version: String,
+    /// Of `from` and `to`.
+    pub basis: Basis,
+}
+
+impl AofRange {
+    /// The newest moment that it tells of.
+    pub fn end(&self) -> DateTime<Utc> {
+        self.until.map_or(self.to, |until| until.max(self.to))
+    }
+}
+
 /// What can be recovered of one system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
@@ -247,6 +278,8 @@ pub enum SystemWindow {
     Redis {
         system: String,
         snapshots: Vec<RedisSnapshot>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        aof: Vec<AofRange>,
         warnings: Vec<String>,
     },
 }
@@ -280,11 +313,26 @@ pub struct RecoveryPoint {
     pub backups: std::collections::BTreeMap<String, String>,
     /// The Redis snapshot by system.
     pub snapshots: std::collections::BTreeMap<String, String>,
+    /// Where the append-only file leads nearer to the target than any snapshot.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub aof: std::collections::BTreeMap<String, AofPoint>,
     /// Numeric; `latest` is never given to PostgreSQL.
     pub timeline: u32,
     /// By system: where exactly the target lies in the WAL; absent where the WAL was not read.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub resolved: std::collections::BTreeMap<String, Resolved>,
+}
+
+/// An append-only file and where it is cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AofPoint {
+    /// Of the range.
+    pub label: String,
+    /// Every write before this moment is there.
+    pub at: DateTime<Utc>,
+    /// It is cut there, so that no later write is there. Otherwise it is loaded to its end.
+    pub cut: bool,
 }
 
 /// A u64 that would lose digits as a JSON number.

@@ -6,8 +6,8 @@ use indexmap::IndexMap;
 
 use super::raw::{self, Kind, Persistence, Reference};
 use super::{
-    Backups, Connections, Fence, Inventory, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef, Store, System,
-    SystemDetail,
+    Backups, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef,
+    Store, System, SystemDetail,
 };
 use crate::digest::Digest;
 use crate::document::{Argv, Document, Place, Problems, Text, closest, list};
@@ -90,8 +90,10 @@ impl<'a> Builder<'a> {
                     undo: fence.undo.map(|argv| self.argv(argv)),
                 },
             }),
-            Kind::Redis { server, persistence } => SystemDetail::Redis(RedisSystem {
+            Kind::Redis { server, data, policy, persistence } => SystemDetail::Redis(RedisSystem {
                 server: server.map(|Text(path)| self.path(&path, place.key("server"))),
+                data: data.map(|Text(path)| self.path(&path, place.key("data"))),
+                policy: self.policy(policy, place.key("policy")),
                 cache_only: match persistence {
                     None | Some(Persistence::Durable) => None,
                     Some(Persistence::CacheOnly(why)) => Some(why),
@@ -134,6 +136,27 @@ impl<'a> Builder<'a> {
             detail,
             name,
         }
+    }
+
+    fn policy(&mut self, raw: IndexMap<String, raw::KeyPolicy>, place: Place<'_>) -> IndexMap<String, KeyPolicy> {
+        for prefix in raw.keys() {
+            let hint = match prefix.as_str() {
+                "" => "write the beginning of the keys: \"session:\"",
+                text if text.contains('*') => "it is the beginning of a key and no pattern: leave the `*` out",
+                text if text.starts_with("quarantine:") => "keys get that beginning when they are quarantined",
+                _ => continue,
+            };
+            self.problems
+                .error(Some(place.key(prefix).key_span()), format!("`{prefix}` cannot be the beginning of keys"))
+                .hint(hint);
+        }
+        let policy = |raw| match raw {
+            raw::KeyPolicy::Restore => KeyPolicy::Restore,
+            raw::KeyPolicy::Flush => KeyPolicy::Flush,
+            raw::KeyPolicy::Quarantine => KeyPolicy::Quarantine,
+            raw::KeyPolicy::Rebuild(how) => KeyPolicy::Rebuild(how),
+        };
+        raw.into_iter().map(|(prefix, raw)| (prefix, policy(raw))).collect()
     }
 
     fn connections(&mut self, name: String, raw: raw::Connections, place: Place<'_>) -> Connections {

@@ -10,8 +10,8 @@ use std::path::Path;
 
 pub use bind::{Unbound, bind};
 pub use model::{
-    Backups, Connections, Fence, Inventory, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef, Store, System,
-    SystemDetail,
+    Backups, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef,
+    Store, System, SystemDetail,
 };
 
 use crate::document::{self, Document, Problems};

@@ -68,8 +68,22 @@ pub struct PostgresSystem {
 pub struct RedisSystem {
     /// `redis-server`; found on the PATH when absent.
     pub server: Option<PathBuf>,
+    /// Its data directory, for the append-only file; the server is asked when absent.
+    pub data: Option<PathBuf>,
+    /// What becomes of keys by their prefix when it is restored; the others are restored.
+    pub policy: IndexMap<String, KeyPolicy>,
     /// The reason why losing it is fine, when it is declared `cache-only`.
     pub cache_only: Option<String>,
+}
+
+/// What becomes of the keys of a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPolicy {
+    Restore,
+    Flush,
+    /// Removed; how they are made anew, for people.
+    Rebuild(String),
+    Quarantine,
 }
 
 /// How the old primary is kept from writing.

@@ -101,6 +101,14 @@ pub enum Kind {
     Redis {
         /// The program `redis-server`; looked for on the PATH when absent.
         server: Option<Text>,
+        /// The server's data directory as this machine sees it, for its append-only file; a server on this machine is
+        /// asked when absent.
+        data: Option<Text>,
+        /// Beginning of a key → what becomes of such keys when the server is restored: `"restore"`, as when absent,
+        /// `"flush"`, `"quarantine"`, or `{ rebuild = "how they are made anew" }`. The longest beginning counts.
+        #[serde(default)]
+        #[schemars(with = "BTreeMap<String, KeyPolicy>")]
+        policy: IndexMap<String, KeyPolicy>,
         /// `"durable"`, as when absent, or `{ cache_only = "why losing it is fine" }`.
         persistence: Option<Persistence>,
     },
@@ -222,6 +230,49 @@ impl JsonSchema for Reference {
         json_schema!({
             "anyOf": [plain, long],
             "x-hint": "write { env = \"NAME\" }, { file = \"path\" } or { command = [\"program\"] }"
+        })
+    }
+}
+
+#[derive(Debug)]
+pub enum KeyPolicy {
+    Restore,
+    Flush,
+    Quarantine,
+    Rebuild(String),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LongKeyPolicy {
+    /// How they are made anew: the job to run, the page to read. The drill and its report say it.
+    rebuild: Text,
+}
+
+impl<'de> Deserialize<'de> for KeyPolicy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        match value.as_str() {
+            Some("restore") => Ok(Self::Restore),
+            Some("flush") => Ok(Self::Flush),
+            Some("quarantine") => Ok(Self::Quarantine),
+            _ => serde_json::from_value(value)
+                .map(|long: LongKeyPolicy| Self::Rebuild(long.rebuild.0))
+                .map_err(D::Error::custom),
+        }
+    }
+}
+
+impl JsonSchema for KeyPolicy {
+    fn schema_name() -> Cow<'static, str> {
+        "KeyPolicy".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let long = generator.subschema_for::<LongKeyPolicy>();
+        json_schema!({
+            "anyOf": [{ "type": "string", "enum": ["restore", "flush", "quarantine"] }, long],
+            "x-hint": "write \"restore\", \"flush\", \"quarantine\" or { rebuild = \"how they are made anew\" }"
         })
     }
 }

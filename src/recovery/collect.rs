@@ -40,8 +40,10 @@ pub async fn collect(
         windows.push(match &system.detail {
             SystemDetail::Postgres(_) => postgres_window(name, &bucket).await.map_err(|error| failed(&error))?,
             SystemDetail::Redis(_) => {
-                let (snapshots, warnings) = redis::list(&bucket).await.map_err(|error| failed(&error))?;
-                SystemWindow::Redis { system: name.clone(), snapshots, warnings }
+                let (snapshots, mut warnings) = redis::list(&bucket).await.map_err(|error| failed(&error))?;
+                let (aof, more) = redis::ranges(&bucket).await.map_err(|error| failed(&error))?;
+                warnings.extend(more);
+                SystemWindow::Redis { system: name.clone(), snapshots, aof, warnings }
             }
         });
     }

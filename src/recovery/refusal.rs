@@ -27,7 +27,7 @@ pub enum Refusal {
     Ambiguous { system: String, timelines: Vec<(u32, Lsn)> },
     #[error("the backups of {system} are of another cluster than its WAL")]
     Foreign { system: String, backup: u64, archive: String },
-    #[error("{system} has no snapshot from before the target")]
+    #[error("{system} has no snapshot or append-only file from before the target")]
     NoSnapshot { system: String, earliest: Option<DateTime<Utc>> },
 }
 

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, SubsecRound as _, Utc};
+
 use super::plan::{Wanted, moment, plan};
 use super::refusal::Refusal;
-use crate::event::{RecoveryPoint, RecoveryTarget, SystemWindow, Window};
+use crate::event::{AofPoint, AofRange, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 
 /// Picks for every system of the window what leads to the target: a base backup and a timeline for PostgreSQL, for Redis
-/// the newest snapshot from before it.
+/// the snapshot or the stretch of an append-only file that comes nearest to it from before.
 pub fn settle(window: &Window, target: &RecoveryTarget, inclusive: bool) -> Result<RecoveryPoint, Refusal> {
     let mut point = RecoveryPoint {
         target: target.clone(),
         inclusive,
         backups: BTreeMap::new(),
         snapshots: BTreeMap::new(),
+        aof: BTreeMap::new(),
         timeline: 0,
         resolved: BTreeMap::new(),
     };
@@ -26,14 +29,22 @@ pub fn settle(window: &Window, target: &RecoveryTarget, inclusive: bool) -> Resu
                 }
                 point.backups.insert(system.clone(), plan.restore.label);
             }
-            SystemWindow::Redis { system, snapshots, .. } => {
+            SystemWindow::Redis { system, snapshots, aof, .. } => {
                 let limit = moment(target, window.incident);
                 let newest = snapshots.iter().filter(|s| limit.is_none_or(|limit| s.at <= limit)).max_by_key(|s| s.at);
-                let newest = newest.ok_or_else(|| Refusal::NoSnapshot {
-                    system: system.clone(),
-                    earliest: snapshots.iter().map(|snapshot| snapshot.at).min(),
-                })?;
-                point.snapshots.insert(system.clone(), newest.label.clone());
+                let nearest = aof.iter().filter_map(|range| reach(range, limit)).max_by_key(|point| point.at);
+                match (newest, nearest) {
+                    // The same moment: the snapshot is loaded with less work.
+                    (Some(newest), nearest) if nearest.as_ref().is_none_or(|nearest| nearest.at <= newest.at) => {
+                        point.snapshots.insert(system.clone(), newest.label.clone());
+                    }
+                    (_, Some(nearest)) => drop(point.aof.insert(system.clone(), nearest)),
+                    (_, None) => {
+                        let earliest = snapshots.iter().map(|snapshot| snapshot.at);
+                        let earliest = earliest.chain(aof.iter().map(|range| range.from)).min();
+                        return Err(Refusal::NoSnapshot { system: system.clone(), earliest });
+                    }
+                }
             }
         }
     }
@@ -42,7 +53,23 @@ pub fn settle(window: &Window, target: &RecoveryTarget, inclusive: bool) -> Resu
     Ok(point)
 }
 
-/// How far each snapshot lies before the target (or before the incident, where the target is not a moment).
+/// The last point of a range that holds nothing from `limit` on. An append-only file knows seconds: it is cut at the
+/// whole second before the limit.
+fn reach(range: &AofRange, limit: Option<DateTime<Utc>>) -> Option<AofPoint> {
+    let point = |at, cut| Some(AofPoint { label: range.label.clone(), at, cut });
+    // Writes of the newest annotation's second may come up to its end.
+    let past = range.end().max(range.to + chrono::Duration::seconds(1));
+    match limit {
+        None => point(range.end(), false),
+        Some(limit) if limit >= past => point(range.end(), false),
+        Some(limit) => {
+            let second = limit.trunc_subsecs(0);
+            if second >= range.from { point(second, true) } else { None }
+        }
+    }
+}
+
+/// How far each snapshot, or cut, lies before the target (or before the incident, where the target is not a moment).
 pub fn skews(window: &Window, point: &RecoveryPoint) -> BTreeMap<String, chrono::Duration> {
     let Some(target) = moment(&point.target, window.incident).or(window.incident) else { return BTreeMap::new() };
     let at = |system: &str, label: &str| {
@@ -53,5 +80,7 @@ pub fn skews(window: &Window, point: &RecoveryPoint) -> BTreeMap<String, chrono:
             _ => None,
         })
     };
-    point.snapshots.iter().filter_map(|(system, label)| Some((system.clone(), target - at(system, label)?))).collect()
+    let snapshots = point.snapshots.iter().filter_map(|(system, label)| Some((system.clone(), at(system, label)?)));
+    let cuts = point.aof.iter().map(|(system, point)| (system.clone(), point.at));
+    snapshots.chain(cuts).map(|(system, at)| (system, target - at)).collect()
 }

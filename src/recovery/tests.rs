@@ -61,6 +61,7 @@ fn window(backups: Vec<BaseBackup>, coverage: Vec<Coverage>, forks: Vec<Fork>) -
             SystemWindow::Redis {
                 system: "cache".to_owned(),
                 snapshots: ["09:00:00", "10:00:00"].map(snapshot).to_vec(),
+                aof: Vec::new(),
                 warnings: Vec::new(),
             },
         ],

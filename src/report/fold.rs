@@ -172,10 +172,11 @@ impl Extras {
             timeline: point.timeline,
             backups: point.backups,
             snapshots: point.snapshots,
+            aof: point.aof,
         };
         let same = |last: &ChosenPoint| {
-            (&last.target, last.inclusive, last.timeline, &last.backups, &last.snapshots)
-                == (&chosen.target, chosen.inclusive, chosen.timeline, &chosen.backups, &chosen.snapshots)
+            (&last.target, last.inclusive, last.timeline, &last.backups, &last.snapshots, &last.aof)
+                == (&chosen.target, chosen.inclusive, chosen.timeline, &chosen.backups, &chosen.snapshots, &chosen.aof)
         };
         if !(chosen.by.is_none() && self.points.last().is_some_and(same)) {
             self.points.push(chosen);

@@ -6,7 +6,7 @@ use chrono::{DateTime, FixedOffset, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::event::{BlobRef, Check, Failure, Mode, Verdict};
+use crate::event::{AofPoint, BlobRef, Check, Failure, Mode, Verdict};
 
 /// A drill, as an auditor and the next on-call engineer want to read it. Durations are seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -138,6 +138,9 @@ pub struct ChosenPoint {
     pub timeline: u32,
     pub backups: BTreeMap<String, String>,
     pub snapshots: BTreeMap<String, String>,
+    /// Append-only files and where they were cut.
+    #[serde(default)]
+    pub aof: BTreeMap<String, AofPoint>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

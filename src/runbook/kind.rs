@@ -33,8 +33,8 @@ pub enum StepKind {
     PostgresPromote,
     /// `postgres.check`
     PostgresCheck { tables: Vec<TableCheck>, checksums: bool, amcheck: bool },
-    /// `redis.snapshot`
-    RedisSnapshot,
+    /// `redis.snapshot`: RDB, append-only file, or both.
+    RedisSnapshot { aof: ShipAof },
     /// `redis.restore`
     RedisRestore,
     /// `redis.check`: at least so many keys, by prefix where given.
@@ -88,7 +88,7 @@ impl StepKind {
             Self::PostgresRestore => "postgres.restore",
             Self::PostgresPromote => "postgres.promote",
             Self::PostgresCheck { .. } => "postgres.check",
-            Self::RedisSnapshot => "redis.snapshot",
+            Self::RedisSnapshot { .. } => "redis.snapshot",
             Self::RedisRestore => "redis.restore",
             Self::RedisCheck { .. } => "redis.check",
             Self::RedisCommand { .. } => "redis.command",
@@ -116,6 +116,18 @@ pub enum Run {
 pub enum Side {
     Source,
     Restored,
+}
+
+/// What `redis.snapshot` does with the append-only file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShipAof {
+    /// After the snapshot. That it cannot be had is said, and fails nothing.
+    Also,
+    /// Nothing else.
+    Only,
+    /// Nothing else; that it cannot be had is said, and fails nothing.
+    Rescue,
+    No,
 }
 
 /// A table of `postgres.check`.

@@ -13,7 +13,7 @@ mod traits;
 use std::path::Path;
 
 pub use crate::document::{Problem, Problems, Severity};
-pub use kind::{Run, Side, StepKind, TableCheck};
+pub use kind::{Run, ShipAof, Side, StepKind, TableCheck};
 pub use model::{
     Capture, Condition, Contact, Expectation, Objectives, OnFailure, Phase, Retry, Rule, Runbook, Step, SystemKind,
     Test, Undo, Variable,

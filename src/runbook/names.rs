@@ -140,7 +140,7 @@ pub fn texts<'s>(step: &'s Step, place: Place<'s>) -> Vec<(&'s str, Place<'s>)> 
         | StepKind::PostgresBackup
         | StepKind::PostgresRestore
         | StepKind::PostgresPromote
-        | StepKind::RedisSnapshot
+        | StepKind::RedisSnapshot { .. }
         | StepKind::RedisRestore
         | StepKind::RedisCheck { .. }
         | StepKind::VerifyBackups { .. } => {}

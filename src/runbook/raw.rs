@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::document::{Id, Lasting, Text};
 
-pub use kind::{Input, Kind, Method, On, Table};
+pub use kind::{Aof, Input, Kind, Method, On, Table};
 pub use step::{Capture, Common, Expect, OnFailure, Retry, Step, Undo, When, WhenIs};
 
 /// A runbook: what to do, by whom, in which order. To what it is done stands in the inventory, `lifeboat.toml`.

@@ -85,7 +85,7 @@ fn every_shipped_runbook_loads_without_a_warning() {
         ids.push(id);
     }
     ids.sort();
-    assert_eq!(ids, ["backup-now", "game-day", "redis-restore", "restore-to-a-point", "verify-backups"]);
+    assert_eq!(ids, ["backup-now", "game-day", "redis-restore", "restore-to-a-point", "ship-aof", "verify-backups"]);
 }
 
 /// A runbook of these steps, with a PostgreSQL `db` and a Redis `cache`.

@@ -24,7 +24,7 @@ impl StepKind {
             | Self::PostgresPromote
             | Self::PostgresCheck { .. }
             | Self::SmokeSql { .. } => Some(SystemKind::Postgres),
-            Self::RedisSnapshot
+            Self::RedisSnapshot { .. }
             | Self::RedisRestore
             | Self::RedisCheck { .. }
             | Self::RedisCommand { .. }

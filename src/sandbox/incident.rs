@@ -63,7 +63,7 @@ struct Damage {
 impl Story<'_> {
     pub async fn run(self) -> Result<Incident, SandboxError> {
         let backups = self.back_up().await?;
-        (self.tell)("a base backup and a Redis snapshot are in the bucket; the shop trades on");
+        (self.tell)("a base backup, a Redis snapshot and its append-only file are in the bucket; the shop trades on");
         self.primary
             .sql("setting a restore point", format!("select pg_create_restore_point('{RESTORE_POINT}');"))
             .await?;
@@ -115,8 +115,11 @@ impl Story<'_> {
         let scratch = layout.scratch();
         let snapshot =
             rd::Snapshot { url: &url, bucket: &bucket, label: None, scratch: &scratch, cancel: self.cache.cancel };
+        let aof = rd::ShipAof { url: &url, data: None, bucket: &bucket, cancel: self.cache.cancel };
         let (base, taken) = tokio::try_join!(async { base.run().await.map_err(part("the base backup")) }, async {
-            snapshot.run(&|_| {}).await.map_err(|error| part("the snapshot")(error.into()))
+            let taken = snapshot.run(&|_| {}).await.map_err(|error| part("the snapshot")(error.into()))?;
+            aof.run(&|_| {}).await.map_err(|error| part("the append-only file")(error.into()))?;
+            Ok(taken)
         },)?;
         Ok(Backups { base: base.label, snapshot: taken.snapshot.label, finished: now() })
     }

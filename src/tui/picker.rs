@@ -177,7 +177,10 @@ impl Picker {
                     marks.extend(coverage.iter().flat_map(|run| [run.from_time, run.to_time]).flatten());
                     marks.extend(restore_points.iter().map(|point| point.at));
                 }
-                SystemWindow::Redis { snapshots, .. } => marks.extend(snapshots.iter().map(|snapshot| snapshot.at)),
+                SystemWindow::Redis { snapshots, aof, .. } => {
+                    marks.extend(snapshots.iter().map(|snapshot| snapshot.at));
+                    marks.extend(aof.iter().flat_map(|range| [range.from, range.end()]));
+                }
             }
         }
         marks.sort();
@@ -190,7 +193,10 @@ impl Picker {
 fn end(window: &Window) -> Option<DateTime<Utc>> {
     let ends = window.systems.iter().filter_map(|system| match system {
         SystemWindow::Postgres { coverage, .. } => coverage.iter().filter_map(|run| run.to_time).max(),
-        SystemWindow::Redis { snapshots, .. } => snapshots.iter().map(|snapshot| snapshot.at).max(),
+        SystemWindow::Redis { snapshots, aof, .. } => {
+            let ends = aof.iter().map(crate::event::AofRange::end);
+            snapshots.iter().map(|snapshot| snapshot.at).chain(ends).max()
+        }
     });
     ends.max()
 }

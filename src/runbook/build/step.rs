@@ -5,7 +5,7 @@ use crate::document::{Argv, Place, Problems, Scalar, Text, closest, list};
 use crate::event::InputKind;
 use crate::runbook::raw::{self, Kind};
 use crate::runbook::{
-    Capture, Condition, Expectation, Rule, Run, Side, Step, StepKind, SystemKind, TableCheck, Test, Undo,
+    Capture, Condition, Expectation, Rule, Run, ShipAof, Side, Step, StepKind, SystemKind, TableCheck, Test, Undo,
 };
 
 /// The step; what is wrong with it is in `problems`, and its place is taken by the nearest harmless value.
@@ -124,7 +124,14 @@ fn kind(raw: Kind, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems)
                 tables.into_iter().map(|table| TableCheck { name: table.name, min_rows: table.min_rows }).collect();
             StepKind::PostgresCheck { tables, checksums, amcheck }
         }
-        Kind::RedisSnapshot {} => StepKind::RedisSnapshot,
+        Kind::RedisSnapshot { aof } => StepKind::RedisSnapshot {
+            aof: match aof {
+                None | Some(raw::Aof::Also) => ShipAof::Also,
+                Some(raw::Aof::Only) => ShipAof::Only,
+                Some(raw::Aof::Rescue) => ShipAof::Rescue,
+                Some(raw::Aof::No) => ShipAof::No,
+            },
+        },
         Kind::RedisRestore {} => StepKind::RedisRestore,
         Kind::RedisCheck { min_keys, prefixes } => StepKind::RedisCheck { min_keys, prefixes },
         Kind::RedisCommand { argv, on } => StepKind::RedisCommand { argv: argv.0, on: on.map(side) },

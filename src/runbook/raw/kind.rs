@@ -94,9 +94,13 @@ pub enum Kind {
         #[serde(default = "yes")]
         amcheck: bool,
     },
-    /// A snapshot into the store.
+    /// A snapshot into the store, and the append-only file where its directory can be read.
     #[serde(rename = "redis.snapshot")]
-    RedisSnapshot {},
+    RedisSnapshot {
+        /// The append-only file too (`also`, as when absent), or `only` it, or `no`. `rescue` is `only`, and passes when
+        /// there is nothing to read: for a server that may be gone with its disk.
+        aof: Option<Aof>,
+    },
     /// A new server from the snapshot that the recovery point names.
     #[serde(rename = "redis.restore")]
     RedisRestore {},
@@ -201,6 +205,16 @@ pub enum Input {
 pub enum On {
     Source,
     Restored,
+}
+
+/// Whether the append-only file is shipped.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aof {
+    Also,
+    Only,
+    Rescue,
+    No,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

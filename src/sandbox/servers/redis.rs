@@ -35,7 +35,7 @@ impl Cache<'_> {
             "# written by `lifeboat sandbox up`\n\
              bind 127.0.0.1\nport {}\nprotected-mode yes\nrequirepass {}\ndaemonize no\nsupervised no\n\
              dir {dir}\npidfile {dir}/redis.pid\ndbfilename dump.rdb\nsave 300 1000\n\
-             appendonly yes\nappendfsync everysec\n",
+             appendonly yes\nappendfsync everysec\naof-timestamp-enabled yes\n",
             self.port,
             self.passwords.redis.expose(),
             dir = dir.display(),

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::rdb::Survey;
+use super::transfer::Stored;
 use crate::digest::Digest;
 use crate::event::{Basis, RedisSnapshot};
 use crate::store::{Bucket, StoreError};
@@ -43,6 +44,11 @@ pub struct Source {
 }
 
 impl Manifest {
+    pub(super) fn stored(&self) -> Stored<'_> {
+        let (raw_bytes, raw_digest) = (self.raw_bytes, self.raw_digest);
+        Stored { object: &self.object, raw_bytes, raw_digest, stored_digest: self.stored_digest }
+    }
+
     pub fn snapshot(&self) -> RedisSnapshot {
         RedisSnapshot {
             label: self.label.clone(),

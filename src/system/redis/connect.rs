@@ -221,6 +221,16 @@ pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Whether the address is this machine's, as far as it tells.
+pub(super) fn is_here(address: &ConnectionAddr) -> bool {
+    match address {
+        ConnectionAddr::Unix(_) => true,
+        ConnectionAddr::Tcp(host, _) => is_loopback(host),
+        ConnectionAddr::TcpTls { host, .. } => is_loopback(host),
+        _ => false,
+    }
+}
+
 fn describe(address: &ConnectionAddr) -> String {
     match address {
         ConnectionAddr::Unix(path) => path.display().to_string(),

@@ -4,6 +4,7 @@
 //! number of keys, and only then turns AOF on: `appendonly yes` beside a lone `dump.rdb` starts empty, and the next clean
 //! stop overwrites the dump.
 
+mod aof;
 mod catalogue;
 mod check;
 mod command;
@@ -14,11 +15,14 @@ mod restore;
 mod snapshot;
 mod transfer;
 
+pub use aof::{AofError, AofManifest, ShipAof, Shipped, manifest as aof_manifest, ranges};
 pub use catalogue::{FORMAT, Manifest, Source, list, manifest};
 pub use check::{Checked, check};
 pub use command::{CommandError, command, permit};
 pub use connect::{Info, Redis, RedisError, address, at_address};
 pub use lane::Report;
-pub use restore::{MARKER, Restore, RestoreError, Restored, restored_url, undo};
+pub use restore::{
+    Applied, MARKER, Origin, Policy, QUARANTINE, Restore, RestoreError, Restored, Rule, restored_url, undo,
+};
 pub use snapshot::{Snapshot, SnapshotError, Taken};
 pub use transfer::TransferError;

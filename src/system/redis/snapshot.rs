@@ -132,13 +132,7 @@ impl Snapshot<'_> {
     /// Where the server writes its RDB, when that may be a place on this machine.
     async fn local_file(&self, redis: &Redis) -> Result<Option<PathBuf>, SnapshotError> {
         let info = connect::parse(self.url)?;
-        let local = match info.addr() {
-            ConnectionAddr::Unix(_) => true,
-            ConnectionAddr::Tcp(host, _) => connect::is_loopback(host),
-            ConnectionAddr::TcpTls { host, .. } => connect::is_loopback(host),
-            _ => false,
-        };
-        if !local {
+        if !connect::is_here(info.addr()) {
             return Ok(None);
         }
         // A server that hides CONFIG is asked for the stream instead.
@@ -213,9 +207,10 @@ impl Snapshot<'_> {
         if self.bucket.exists(&key).await.map_err(TransferError::from)? {
             return Err(TransferError::from(StoreError::Exists { bucket: self.bucket.name().to_owned(), key }).into());
         }
-        let lane = Lane::new(report, "upload", Unit::Bytes, Some(rdb.survey.bytes));
+        let mut lane = Lane::new(report, "upload", Unit::Bytes, Some(rdb.survey.bytes));
         let file = tokio::fs::File::from_std(rdb.file);
-        let packed = transfer::pack(file, self.bucket, &object, lane).await?;
+        let packed = transfer::pack(file, self.bucket, &object, &mut lane, 0).await?;
+        lane.end(packed.raw_bytes);
         if packed.raw_bytes != rdb.survey.bytes {
             let source = RdbError::Cut { offset: packed.raw_bytes };
             return Err(SnapshotError::Rdb { address: address.to_owned(), source });
@@ -280,7 +275,7 @@ async fn await_save(redis: &Redis, report: Report<'_>) -> Result<(), SnapshotErr
     }
 }
 
-async fn server_time(redis: &Redis) -> Result<DateTime<Utc>, SnapshotError> {
+pub(super) async fn server_time(redis: &Redis) -> Result<DateTime<Utc>, SnapshotError> {
     let (seconds, micros): (i64, u32) = redis.query("TIME", &redis::cmd("TIME")).await?;
     DateTime::from_timestamp(seconds, micros.saturating_mul(1_000)).ok_or_else(|| {
         let (address, operation) = (redis.address().to_owned(), "TIME".to_owned());

@@ -1,13 +1,11 @@
-//! An RDB on its way into the bucket and back: compressed, and hashed on both sides of the compression.
+//! A file on its way into the bucket and back: compressed, and hashed on both sides of the compression.
 
 use std::io;
-use std::path::Path;
 
 use async_compression::tokio::write::{ZstdDecoder, ZstdEncoder};
 use futures::StreamExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::catalogue::Manifest;
 use super::lane::Lane;
 use crate::digest::{Digest, Hasher};
 use crate::store::{Bucket, StoreError, Written};
@@ -29,26 +27,27 @@ fn io_error(operation: &'static str) -> impl FnOnce(io::Error) -> TransferError 
     move |source| TransferError::Io { operation, source }
 }
 
-/// Bytes and digest of the file, and what was written.
+/// Bytes and digest of what was read, and what was written.
 pub struct Packed {
     pub raw_bytes: u64,
     pub raw_digest: Digest,
     pub written: Written,
 }
 
-/// Streams a file into the bucket.
+/// Streams a file, or a part of one, into the bucket. The lane goes on from `before` bytes.
 pub async fn pack(
-    mut file: tokio::fs::File,
+    mut file: impl AsyncRead + Unpin,
     bucket: &Bucket,
     key: &str,
-    mut lane: Lane<'_>,
+    lane: &mut Lane<'_>,
+    before: u64,
 ) -> Result<Packed, TransferError> {
     let mut upload = bucket.upload(key).await?;
     let mut encoder = ZstdEncoder::new(Vec::with_capacity(CHUNK));
     let (mut hasher, mut raw_bytes) = (Hasher::default(), 0);
     let mut buffer = vec![0; CHUNK];
     loop {
-        let n = file.read(&mut buffer).await.map_err(io_error("reading the RDB"))?;
+        let n = file.read(&mut buffer).await.map_err(io_error("reading the file"))?;
         if n == 0 {
             break;
         }
@@ -57,28 +56,40 @@ pub async fn pack(
         encoder.write_all(&buffer[..n]).await.map_err(io_error("compressing"))?;
         upload.write(encoder.get_ref()).await?;
         encoder.get_mut().clear();
-        lane.at(raw_bytes);
+        lane.at(before + raw_bytes);
     }
     encoder.shutdown().await.map_err(io_error("compressing"))?;
     upload.write(encoder.get_ref()).await?;
     let written = upload.finish().await?;
-    lane.end(raw_bytes);
     Ok(Packed { raw_bytes, raw_digest: hasher.finish(), written })
 }
 
-/// Streams a snapshot's data into a new file. Both digests must be the manifest's, and not one byte more is written than
-/// it names.
-pub async fn unpack(bucket: &Bucket, manifest: &Manifest, to: &Path, mut lane: Lane<'_>) -> Result<(), TransferError> {
-    let differs = |what, expected: &dyn ToString, found: &dyn ToString| TransferError::NotAsStored {
-        object: format!("{} in {}", manifest.object, bucket.name()),
-        what,
+/// What an object must hold.
+pub struct Stored<'a> {
+    pub object: &'a str,
+    pub raw_bytes: u64,
+    pub raw_digest: Digest,
+    pub stored_digest: Digest,
+}
+
+/// Streams an object to the end of a file. Both digests must be right, and not one byte more is written than it must
+/// hold. The lane goes on from `before` stored bytes; returns with those of this object added.
+pub async fn unpack(
+    bucket: &Bucket,
+    what: Stored<'_>,
+    file: &mut tokio::fs::File,
+    lane: &mut Lane<'_>,
+    before: u64,
+) -> Result<u64, TransferError> {
+    let differs = |field, expected: &dyn ToString, found: &dyn ToString| TransferError::NotAsStored {
+        object: format!("{} in {}", what.object, bucket.name()),
+        what: field,
         expected: expected.to_string(),
         found: found.to_string(),
     };
-    let mut file = tokio::fs::File::create_new(to).await.map_err(io_error("creating the copy of the RDB"))?;
-    let mut stream = std::pin::pin!(bucket.stream(&manifest.object).await?);
+    let mut stream = std::pin::pin!(bucket.stream(what.object).await?);
     let mut decoder = ZstdDecoder::new(Vec::with_capacity(CHUNK));
-    let (mut stored, mut stored_bytes) = (Hasher::default(), 0);
+    let (mut stored, mut stored_bytes) = (Hasher::default(), before);
     let (mut raw, mut raw_bytes) = (Hasher::default(), 0);
     while let Some(chunk) = stream.next().await {
         let chunk = chunk?;
@@ -91,11 +102,11 @@ pub async fn unpack(bucket: &Bucket, manifest: &Manifest, to: &Path, mut lane: L
             }
             let plain = decoder.get_ref();
             raw_bytes += plain.len() as u64;
-            if raw_bytes > manifest.raw_bytes {
-                return Err(differs("bytes unpacked", &manifest.raw_bytes, &"more"));
+            if raw_bytes > what.raw_bytes {
+                return Err(differs("bytes unpacked", &what.raw_bytes, &"more"));
             }
             raw.update(plain);
-            file.write_all(plain).await.map_err(io_error("writing the copy of the RDB"))?;
+            file.write_all(plain).await.map_err(io_error("writing the copy"))?;
             decoder.get_mut().clear();
         }
         lane.at(stored_bytes);
@@ -106,18 +117,17 @@ pub async fn unpack(bucket: &Bucket, manifest: &Manifest, to: &Path, mut lane: L
     let plain = decoder.get_ref();
     raw_bytes += plain.len() as u64;
     raw.update(plain);
-    file.write_all(plain).await.map_err(io_error("writing the copy of the RDB"))?;
-    file.sync_all().await.map_err(io_error("syncing the copy of the RDB"))?;
-    lane.end(stored_bytes);
-    for (what, expected, found) in
-        [("SHA-256", manifest.stored_digest, stored.finish()), ("SHA-256 unpacked", manifest.raw_digest, raw.finish())]
+    file.write_all(plain).await.map_err(io_error("writing the copy"))?;
+    file.sync_all().await.map_err(io_error("syncing the copy"))?;
+    for (field, expected, found) in
+        [("SHA-256", what.stored_digest, stored.finish()), ("SHA-256 unpacked", what.raw_digest, raw.finish())]
     {
         if expected != found {
-            return Err(differs(what, &expected, &found));
+            return Err(differs(field, &expected, &found));
         }
     }
-    match raw_bytes == manifest.raw_bytes {
-        true => Ok(()),
-        false => Err(differs("bytes unpacked", &manifest.raw_bytes, &raw_bytes)),
+    match raw_bytes == what.raw_bytes {
+        true => Ok(stored_bytes),
+        false => Err(differs("bytes unpacked", &what.raw_bytes, &raw_bytes)),
     }
 }

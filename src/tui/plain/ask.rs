@@ -113,10 +113,14 @@ fn window(window: &Window, zone: FixedOffset) -> Vec<String> {
                 }
                 lines.extend(warnings.iter().map(|warning| format!("  ▲ {system}: {warning}")));
             }
-            SystemWindow::Redis { system, snapshots, warnings } => {
+            SystemWindow::Redis { system, snapshots, aof, warnings } => {
                 for snapshot in snapshots {
                     let keys = format::count(snapshot.keys);
                     lines.push(format!("  {system}: snapshot of {}, {keys} keys", format::both(snapshot.at, zone)));
+                }
+                for range in aof {
+                    let [from, to] = [range.from, range.end()].map(|at| format::both(at, zone));
+                    lines.push(format!("  {system}: append-only file from {from} to {to}"));
                 }
                 lines.extend(warnings.iter().map(|warning| format!("  ▲ {system}: {warning}")));
             }

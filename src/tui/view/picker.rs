@@ -117,7 +117,9 @@ fn price(app: &App, preview: &PointPreview, columns: usize) -> Vec<Line<'static>
         spans.push(span(value, theme.base));
     }
     rows.extend(wrap(Line::from(spans), columns, 12));
-    let labels: Vec<String> = preview.point.backups.values().chain(preview.point.snapshots.values()).cloned().collect();
+    let point = &preview.point;
+    let mut labels: Vec<String> = point.backups.values().chain(point.snapshots.values()).cloned().collect();
+    labels.extend(point.aof.values().map(|aof| format!("AOF to {}", format::clock(aof.at, app.options.zone))));
     if !labels.is_empty() {
         rows.extend(wrap(Line::from(span(format!("from {}", labels.join(" and ")), theme.muted)), columns, 2));
     }
@@ -323,7 +325,7 @@ impl Plot<'_> {
                     rows.push(self.row("points", row));
                 }
             }
-            SystemWindow::Redis { system, snapshots, .. } => {
+            SystemWindow::Redis { system, snapshots, aof, .. } => {
                 let mut row = self.blank();
                 for snapshot in snapshots {
                     self.mark(&mut row, snapshot.at, '○', theme.good);
@@ -334,6 +336,16 @@ impl Plot<'_> {
                 }
                 rows.extend(self.heading(system));
                 rows.push(self.row("redis", row));
+                if let Some(newest) = aof.iter().max_by_key(|range| range.end()) {
+                    let mut row = self.blank();
+                    for range in aof {
+                        self.fill(&mut row, range.from, range.end(), '━', theme.good);
+                        self.mark(&mut row, range.end(), '╸', theme.good);
+                    }
+                    let text = format!("{} AOF, to the second", format::clock(newest.end(), zone));
+                    self.beside_or_on(&mut row, newest.end(), &text, theme.base);
+                    rows.push(self.row("AOF", row));
+                }
             }
         }
         rows

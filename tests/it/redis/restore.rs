@@ -7,36 +7,41 @@ use lifeboat::digest::Digest;
 use lifeboat::event::{Failure, Progress};
 use lifeboat::secret::Secret;
 use lifeboat::store::Bucket;
-use lifeboat::system::redis::{self, MARKER, Manifest, Redis, Restore, RestoreError, Restored};
+use lifeboat::system::redis::{self, MARKER, Manifest, Origin, Redis, Restore, RestoreError, Restored};
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{FILLED, bucket_in, fill, take};
 use crate::support::redis::{TestRedis, free_port, open_directory, run};
 
 /// A bucket, a place for targets, and a source that broke.
-struct Scene {
+pub struct Scene {
     _homes: [tempfile::TempDir; 3],
-    store: PathBuf,
-    bucket: Bucket,
-    targets: PathBuf,
-    source: TestRedis,
+    pub store: PathBuf,
+    pub bucket: Bucket,
+    pub targets: PathBuf,
+    pub source: TestRedis,
 }
 
 impl Scene {
-    async fn new(arguments: &[&str], password: Option<&str>) -> Self {
+    pub async fn new(arguments: &[&str], password: Option<&str>) -> Self {
         let homes = [open_directory(), open_directory(), open_directory()];
         let source = TestRedis::start(homes[0].path(), arguments, password).await;
         let (store, targets) = (homes[1].path().to_owned(), homes[2].path().to_owned());
         Self { bucket: bucket_in(&store), store, targets, source, _homes: homes }
     }
 
-    fn restore<'a>(&'a self, snapshot: &'a str, directory: &'a Path, cancel: &'a CancellationToken) -> Restore<'a> {
+    pub fn home(&self) -> &Path {
+        self._homes[0].path()
+    }
+
+    pub fn restore<'a>(&'a self, snapshot: &'a str, directory: &'a Path, cancel: &'a CancellationToken) -> Restore<'a> {
         Restore {
             drill: "drill-1",
             system: "orders-cache",
             effect_key: "restore-cache/1",
             bucket: &self.bucket,
-            snapshot,
+            from: Origin::Snapshot(snapshot),
+            policy: &[],
             directory,
             port: 0,
             source_url: &self.source.url,
@@ -47,15 +52,24 @@ impl Scene {
     }
 
     async fn run(&self, snapshot: &str, directory: &Path) -> Result<Restored, RestoreError> {
+        self.run_with(Origin::Snapshot(snapshot), &[], directory).await
+    }
+
+    pub async fn run_with(
+        &self,
+        from: Origin<'_>,
+        policy: &[redis::Rule],
+        directory: &Path,
+    ) -> Result<Restored, RestoreError> {
         let cancel = CancellationToken::new();
-        let restored = self.restore(snapshot, directory, &cancel).run(&|_| ()).await;
+        let restored = Restore { from, policy, ..self.restore("", directory, &cancel) }.run(&|_| ()).await;
         if restored.is_err() {
             gone(directory).await;
         }
         restored
     }
 
-    async fn undo(&self, directory: &Path) {
+    pub async fn undo(&self, directory: &Path) {
         redis::undo("drill-1", "orders-cache", directory, &self.source.url).await.unwrap();
         gone(directory).await;
         assert!(!directory.exists());
@@ -85,7 +99,7 @@ fn servers_in(directory: &Path) -> Vec<u32> {
 }
 
 /// No server works there any more, or soon.
-async fn gone(directory: &Path) {
+pub async fn gone(directory: &Path) {
     let gone = async {
         while !servers_in(directory).is_empty() {
             clock::sleep(Duration::from_millis(5)).await;
@@ -108,12 +122,12 @@ fn everything(directory: &Path) -> BTreeMap<PathBuf, Digest> {
     all
 }
 
-async fn keys(url: &Secret) -> u64 {
+pub async fn keys(url: &Secret) -> u64 {
     Redis::connect(url).await.unwrap().info().await.unwrap().keys()
 }
 
 /// Redis' own digest of everything it holds; needs DEBUG.
-async fn digest(server: &TestRedis) -> String {
+pub async fn digest(server: &TestRedis) -> String {
     server.client().await.query("DEBUG", ::redis::cmd("DEBUG").arg("DIGEST")).await.unwrap()
 }
 

@@ -180,6 +180,7 @@ impl Story {
             inclusive: false,
             backups: BTreeMap::from([("orders-db".to_owned(), "base_20261121T030000Z".to_owned())]),
             snapshots: BTreeMap::from([("orders-cache".to_owned(), "rdb_20261121T085500Z".to_owned())]),
+            aof: BTreeMap::new(),
             timeline: 1,
             resolved: BTreeMap::new(),
         };

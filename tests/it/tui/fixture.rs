@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
+use chrono::{DateTime, FixedOffset, SubsecRound as _, TimeDelta, Utc};
 use lifeboat::digest::Digest;
 use lifeboat::drill::DrillState;
 use lifeboat::event::*;
@@ -230,6 +230,18 @@ pub fn window() -> Window {
                         basis: Basis::Observed,
                     })
                     .to_vec(),
+                aof: vec![AofRange {
+                    label: "8a1f/20261121T095558Z".into(),
+                    from: time("09:41:01"),
+                    to: time("09:55:57"),
+                    until: Some(time("09:55:58.200")),
+                    commands: 81_200,
+                    base_keys: 11_980,
+                    bytes: 9_400_000,
+                    stored_bytes: 2_100_000,
+                    redis_version: "7.0.15".into(),
+                    basis: Basis::Observed,
+                }],
                 warnings: Vec::new(),
             },
         ],
@@ -288,20 +300,23 @@ pub fn preview() -> Preview {
             return Err(Failure::new(what, why).now("choose a moment between the two"));
         }
         let incident = window.incident.unwrap_or(window.looked);
-        let snapshot = if at >= time("09:52:00") { "dump-09:52:00.rdb" } else { "dump-09:41:00.rdb" };
-        let snapshot_at = if at >= time("09:52:00") { time("09:52:00") } else { time("09:41:00") };
+        let cut = at.trunc_subsecs(0);
         Ok(PointPreview {
             point: RecoveryPoint {
                 target: target.clone(),
                 inclusive,
                 backups: BTreeMap::from([("orders-db".into(), "20261121T084000Z".into())]),
-                snapshots: BTreeMap::from([("orders-cache".into(), snapshot.into())]),
+                snapshots: BTreeMap::new(),
+                aof: BTreeMap::from([(
+                    "orders-cache".into(),
+                    AofPoint { label: "8a1f/20261121T095558Z".into(), at: cut, cut: true },
+                )]),
                 timeline: 1,
                 resolved: BTreeMap::new(),
             },
             at: Some(at),
             loss_seconds: Some((incident - at).as_seconds_f64()),
-            skew_seconds: Some((at - snapshot_at).as_seconds_f64()),
+            skew_seconds: Some((at - cut).as_seconds_f64()),
             bytes_to_fetch: Some(1_401_100_000),
             commits_lost: Some(18_204),
             bytes_lost: Some(61_000_000),

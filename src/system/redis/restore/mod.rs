@@ -1,5 +1,11 @@
-//! The safe way back: a copy of the snapshot, proven before and after it is loaded, AOF off until the keys are counted.
+//! The safe way back: a copy of the snapshot, proven before and after it is loaded, AOF off until the keys are counted;
+//! or a copy of the append-only file, cut, proven and loaded as it stands. Then what is declared for keys by their prefix,
+//! and the restart that shows that everything stays.
 
+mod aof;
+mod error;
+mod load;
+mod policy;
 mod probe;
 mod server;
 mod target;
@@ -11,86 +17,43 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use tokio_util::sync::CancellationToken;
 
-use server::{Keeping, Leash, Plan};
+pub use error::RestoreError;
+use load::{load, load_aof, loaded_info};
+pub use policy::{Applied, Policy, QUARANTINE, Rule};
+use server::{Keeping, Plan};
 pub use target::MARKER;
 use target::{Done, Marker, Owner, Target};
 
+use super::aof::{AofManifest, manifest as aof_manifest};
 use super::catalogue::{self, Manifest};
-use super::connect::{self, Info, Redis, RedisError};
+use super::connect::{self, Redis};
 use super::lane::{Lane, Report};
-use super::rdb::{self, RdbError, Survey};
-use super::transfer::{self, TransferError};
+use super::rdb::{self, Survey};
+use super::transfer;
 use crate::clock;
-use crate::event::{Facts, Failure, Unit};
+use crate::event::{AofPoint, Facts, Unit};
 use crate::process::{Account, ProcessError, find_program};
 use crate::secret::Secret;
-use crate::store::{Bucket, StoreError};
+use crate::store::Bucket;
 
-const LOOK: Duration = Duration::from_millis(50);
-
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    #[error("{} is not for us: {why}", directory.display())]
-    Foreign { directory: PathBuf, why: String },
-    #[error("the manifest of snapshot {label} is of no use: {why}")]
-    Manifest { label: String, why: String },
-    #[error("snapshot {label} is refused: {source}")]
-    Rdb { label: String, source: RdbError },
-    #[error(
-        "snapshot {label} is RDB version {found} (Redis {writer}); {} is Redis {server} and reads up to {known}",
-        program.display()
-    )]
-    TooNew { label: String, found: u32, writer: String, program: PathBuf, server: String, known: u32 },
-    #[error("there is no account named `{0}` for the server to run as")]
-    NoAccount(String),
-    #[error("the new server ended: {log}")]
-    Ended { log: String },
-    #[error("the new server does not listen on port {port}: {log}")]
-    Silent { port: u16, log: String },
-    #[error("the new server holds {found} keys {when}; the snapshot's bytes say {least} to {most}")]
-    Count { when: &'static str, found: u64, least: u64, most: u64 },
-    #[error("the append-only file was not written: {why}")]
-    Aof { why: String },
-    #[error("process {pid} still runs")]
-    Running { pid: u32 },
-    #[error("{operation} {} failed: {source}", path.display())]
-    Io { operation: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("it was cancelled; the new server is stopped")]
-    Cancelled,
-    #[error(transparent)]
-    Redis(#[from] RedisError),
-    #[error(transparent)]
-    Transfer(#[from] TransferError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Process(#[from] ProcessError),
+/// What leads to the point.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin<'a> {
+    /// By its label.
+    Snapshot(&'a str),
+    Aof(&'a AofPoint),
 }
 
-impl From<RestoreError> for Failure {
-    fn from(error: RestoreError) -> Self {
-        let now = match &error {
-            RestoreError::Foreign { .. } => {
-                "Nothing was changed. Name another directory in the inventory, or move what is there out of the way."
+impl Origin<'_> {
+    /// For people and for the marker: the label, and where it is cut.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Snapshot(label) => (*label).to_owned(),
+            Self::Aof(AofPoint { label, cut: false, .. }) => format!("AOF {label}"),
+            Self::Aof(AofPoint { label, at, cut: true }) => {
+                format!("AOF {label} cut at {}", at.to_rfc3339_opts(SecondsFormat::Secs, true))
             }
-            RestoreError::TooNew { .. } => {
-                "Nothing was moved. Install that version of Redis or a later one, and name it as `server` in the inventory."
-            }
-            RestoreError::Manifest { .. } | RestoreError::Rdb { .. } | RestoreError::Transfer(_) => {
-                "Do not use this snapshot. Choose another one; the bucket was not changed."
-            }
-            RestoreError::Store(_) => "Check the bucket, then retry.",
-            RestoreError::Count { .. } => "Do not use what was restored. Retry, or choose another snapshot.",
-            RestoreError::Ended { .. } | RestoreError::Silent { .. } | RestoreError::Aof { .. } => {
-                "Read redis.log in the target directory, then retry: a retry begins from nothing."
-            }
-            RestoreError::Running { .. } => "End that process, then retry.",
-            RestoreError::NoAccount(_) => "Name another account as `run_as` in the inventory.",
-            RestoreError::Process(_) => "Install Redis, or name its server in the inventory.",
-            RestoreError::Io { .. } => "Check the disk and the permissions, then retry.",
-            RestoreError::Redis(_) | RestoreError::Cancelled => "Retry: it begins from nothing.",
-        };
-        Self::new("Redis was not restored", error).now(now)
+        }
     }
 }
 
@@ -102,8 +65,9 @@ pub struct Restore<'a> {
     pub effect_key: &'a str,
     /// Opened at the system's prefix.
     pub bucket: &'a Bucket,
-    /// The snapshot's label.
-    pub snapshot: &'a str,
+    pub from: Origin<'a>,
+    /// What becomes of keys by their prefix, before anybody may use the server.
+    pub policy: &'a [Rule],
     /// Absent, empty, or of an earlier attempt of this drill.
     pub directory: &'a Path,
     /// On loopback; 0 for a free one.
@@ -139,6 +103,10 @@ pub struct Restored {
     pub load_seconds: f64,
     pub aof_seconds: f64,
     pub total_seconds: f64,
+    /// Of an append-only file: commands behind its base that were loaded, and those that were cut off.
+    pub commands: u64,
+    pub cut_commands: u64,
+    pub policy: Vec<Applied>,
     /// True when an earlier attempt had already done it.
     pub already: bool,
 }
@@ -154,6 +122,13 @@ impl Restored {
         fact("snapshot", self.snapshot.as_str().into());
         fact("at", self.at.to_rfc3339_opts(SecondsFormat::Millis, true).into());
         fact("keys", self.keys.into());
+        if self.commands > 0 || self.cut_commands > 0 {
+            fact("commands", self.commands.into());
+            fact("cut_commands", self.cut_commands.into());
+        }
+        for applied in &self.policy {
+            fact(&format!("{}.{}", applied.policy, applied.prefix), applied.keys.into());
+        }
         fact("expired", self.expired.into());
         fact("bytes", self.bytes.into());
         fact("redis_version", self.redis_version.as_str().into());
@@ -201,39 +176,52 @@ impl Restore<'_> {
             }
         }
         // Everything that can be refused is refused before a byte moves.
-        let manifest = catalogue::manifest(self.bucket, self.snapshot)
-            .await?
-            .map_err(|why| RestoreError::Manifest { label: self.snapshot.to_owned(), why })?;
-        let redis_version = self.fits(&plan, &manifest).await?;
+        let source = self.look().await?;
+        let redis_version = self.fits(&plan, &source).await?;
         let port = if self.port == 0 { free_port(self.directory)? } else { self.port };
         plan = plan.at(port, self.source_url)?;
-        plan.databases = manifest.rdb.by_db.keys().last().map_or(0, |db| db.saturating_add(1));
-        let mut marker = target.claim(owner, self.effect_key, self.snapshot, port)?;
+        let mut marker = target.claim(owner, self.effect_key, &self.from.name(), port)?;
 
         plan.make_data()?;
-        let survey = self.fetch(&plan, &manifest, report).await?;
-        let fetched = clock::boot_now();
-        let (leash, redis, expired) = load(&plan, &survey, report).await?;
-        let loaded = clock::boot_now();
-        turn_on_aof(&plan, &leash, &redis, report).await?;
+        let fetched;
+        let (leash, redis, loaded) = match &source {
+            Source::Snapshot(manifest) => {
+                let survey = self.fetch(&plan, manifest, report).await?;
+                plan.databases = databases(&survey);
+                fetched = clock::boot_now();
+                load(&plan, survey, report).await?
+            }
+            Source::Aof(manifest, point) => {
+                let laid = aof::lay(&plan, self.bucket, manifest, point, report, self.cancel).await?;
+                plan.databases = laid.databases;
+                fetched = clock::boot_now();
+                load_aof(&plan, laid, report).await?
+            }
+        };
+        let policy = policy::apply(&plan, &leash, self.policy, report).await?;
+        let usable = clock::boot_now();
+        let expected = loaded.durable(&plan, &leash, &redis, &policy, report).await?;
         plan.stop(leash, &redis).await?;
         let (mut leash, redis) = plan.start(Keeping::Everything).await?;
         let info = loaded_info(&plan, &leash, &redis, report).await?;
-        let keys = check_count("after the restart on its append-only file", &info, &survey, expired)?;
+        let keys = expected.check("after the restart on its append-only file", &info)?;
         let ended = clock::boot_now();
 
         let seconds = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64();
         marker.done = Some(Done {
-            at: manifest.at,
+            at: source.at(),
             keys,
-            expired: survey.keys - keys,
-            bytes: survey.bytes,
+            expired: expected.survey.keys.saturating_sub(expected.removed + keys),
+            bytes: loaded.bytes,
             redis_version,
-            rdb_version: survey.rdb_version,
+            rdb_version: expected.survey.rdb_version,
             fetch_seconds: seconds(began, fetched),
-            load_seconds: seconds(fetched, loaded),
-            aof_seconds: seconds(loaded, ended),
+            load_seconds: seconds(fetched, usable),
+            aof_seconds: seconds(usable, ended),
             total_seconds: seconds(began, ended),
+            commands: loaded.commands,
+            cut_commands: loaded.cut_commands,
+            policy,
         });
         target::save(self.directory, &marker)?;
         let pid = leash.pid();
@@ -244,21 +232,45 @@ impl Restore<'_> {
 
     /// What an earlier attempt of the same effect has finished and what still answers.
     async fn already(&self, plan: &Plan, marker: &Marker, pid: u32) -> Option<Restored> {
-        let same = marker.effect_key == self.effect_key && marker.snapshot == self.snapshot;
+        let same = marker.effect_key == self.effect_key && marker.snapshot == self.from.name();
         let restored = restored(plan, marker, pid, true).filter(|_| same)?;
         let info = Redis::connect(&plan.url).await.ok()?.info().await.ok()?;
         (!info.flag("loading") && info.flag("aof_enabled")).then_some(restored)
     }
 
-    /// The version of a server that reads the snapshot.
-    async fn fits(&self, plan: &Plan, manifest: &Manifest) -> Result<String, RestoreError> {
-        let wanted = manifest.rdb.rdb_version;
+    /// What the bucket says of the way to the point.
+    async fn look(&self) -> Result<Source, RestoreError> {
+        let bad = |label: &str| {
+            let label = label.to_owned();
+            |why| RestoreError::Manifest { label, why }
+        };
+        Ok(match self.from {
+            Origin::Snapshot(label) => {
+                Source::Snapshot(catalogue::manifest(self.bucket, label).await?.map_err(bad(label))?)
+            }
+            Origin::Aof(point) => {
+                let manifest = aof_manifest(self.bucket, &point.label).await?.map_err(bad(&point.label))?;
+                Source::Aof(manifest, point.clone())
+            }
+        })
+    }
+
+    /// The version of a server that reads the source.
+    async fn fits(&self, plan: &Plan, source: &Source) -> Result<String, RestoreError> {
+        let (label, wanted, writer) = match source {
+            Source::Snapshot(manifest) => (&manifest.label, manifest.rdb.rdb_version, &manifest.source.redis_version),
+            Source::Aof(manifest, _) => (&manifest.label, manifest.base.rdb_version, &manifest.source.redis_version),
+        };
         let server = probe::probe(&plan.program, plan.account.as_ref(), wanted, self.cancel).await?;
+        let major = server.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(u32::MAX);
+        if matches!(source, Source::Aof(..)) && major < 7 {
+            return Err(RestoreError::TooOld { server: server.version });
+        }
         match server.reads {
             Some(known) if known < wanted => Err(RestoreError::TooNew {
-                label: manifest.label.clone(),
+                label: label.clone(),
                 found: wanted,
-                writer: manifest.source.redis_version.clone(),
+                writer: writer.clone(),
                 program: plan.program.clone(),
                 server: server.version,
                 known,
@@ -271,9 +283,11 @@ impl Restore<'_> {
     async fn fetch(&self, plan: &Plan, manifest: &Manifest, report: Report<'_>) -> Result<Survey, RestoreError> {
         // Under its own name only once it is whole: a server that anyone starts here loads it without a question.
         let path = plan.data().join("dump.rdb.part");
-        let lane = Lane::new(report, "snapshot", Unit::Bytes, Some(manifest.stored_bytes));
-        transfer::unpack(self.bucket, manifest, &path, lane).await?;
-        let io = |source| RestoreError::Io { operation: "reading", path: path.clone(), source };
+        let io = |source| RestoreError::Io { operation: "copying to", path: path.clone(), source };
+        let mut lane = Lane::new(report, "snapshot", Unit::Bytes, Some(manifest.stored_bytes));
+        let mut copy = tokio::fs::File::create_new(&path).await.map_err(io)?;
+        let fetched = transfer::unpack(self.bucket, manifest.stored(), &mut copy, &mut lane, 0).await?;
+        lane.end(fetched);
         let file = File::open(&path).map_err(io)?;
         let survey = tokio::task::spawn_blocking(move || rdb::survey(file)).await;
         let survey = survey.map_err(|error| io(std::io::Error::other(error)))?;
@@ -283,6 +297,25 @@ impl Restore<'_> {
         std::fs::rename(&path, &to).map_err(|source| RestoreError::Io { operation: "renaming", path: to, source })?;
         Ok(survey)
     }
+}
+
+enum Source {
+    Snapshot(Manifest),
+    Aof(AofManifest, AofPoint),
+}
+
+impl Source {
+    /// The moment whose state it holds.
+    fn at(&self) -> DateTime<Utc> {
+        match self {
+            Self::Snapshot(manifest) => manifest.at,
+            Self::Aof(_, point) => point.at,
+        }
+    }
+}
+
+fn databases(survey: &Survey) -> u32 {
+    survey.by_db.keys().last().map_or(0, |db| db.saturating_add(1))
 }
 
 impl Plan {
@@ -310,78 +343,11 @@ fn restored(plan: &Plan, marker: &Marker, pid: u32, already: bool) -> Option<Res
         load_seconds: done.load_seconds,
         aof_seconds: done.aof_seconds,
         total_seconds: done.total_seconds,
+        commands: done.commands,
+        cut_commands: done.cut_commands,
+        policy: done.policy,
         already,
     })
-}
-
-/// Starts the server on the RDB with AOF off, and proves the number of keys. Returns how many had expired at least.
-async fn load(plan: &Plan, survey: &Survey, report: Report<'_>) -> Result<(Leash, Redis, u64), RestoreError> {
-    let (expired, _) = survey.expired_at(clock::wall_now().timestamp_millis());
-    let (leash, redis) = plan.start(Keeping::Nothing).await?;
-    let info = loaded_info(plan, &leash, &redis, report).await?;
-    check_count("after loading", &info, survey, expired)?;
-    // Redis' own account of the load, since 7.0.
-    let (loaded, dropped) = (info.number("rdb_last_load_keys_loaded"), info.number("rdb_last_load_keys_expired"));
-    if let (Some(loaded), Some(dropped)) = (loaded, dropped) {
-        let found = loaded + dropped;
-        if found > survey.keys || found + survey.with_field_expiry < survey.keys {
-            let (least, most) = (survey.keys - survey.with_field_expiry, survey.keys);
-            return Err(RestoreError::Count { when: "by its own account of the load", found, least, most });
-        }
-    }
-    Ok((leash, redis, expired))
-}
-
-async fn loaded_info(plan: &Plan, leash: &Leash, redis: &Redis, report: Report<'_>) -> Result<Info, RestoreError> {
-    let mut lane = Lane::new(report, "load", Unit::Bytes, None);
-    let mut done = 0;
-    loop {
-        let info = plan.info(leash, redis).await?;
-        if !info.flag("loading") {
-            lane.end(done);
-            return Ok(info);
-        }
-        if let Some(total) = info.number("loading_total_bytes") {
-            lane.total(total);
-            done = info.number("loading_loaded_bytes").unwrap_or(0);
-            lane.at(done);
-            done = total;
-        }
-        clock::sleep(LOOK).await;
-    }
-}
-
-/// Keys that expired before the load cannot be there; those that have expired by now may be gone.
-fn check_count(when: &'static str, info: &Info, survey: &Survey, expired: u64) -> Result<u64, RestoreError> {
-    let (_, by_now) = survey.expired_at(clock::wall_now().timestamp_millis());
-    let (least, most) = (survey.keys.saturating_sub(by_now), survey.keys - expired);
-    let found = info.keys();
-    match (least..=most).contains(&found) {
-        true => Ok(found),
-        false => Err(RestoreError::Count { when, found, least, most }),
-    }
-}
-
-async fn turn_on_aof(plan: &Plan, leash: &Leash, redis: &Redis, report: Report<'_>) -> Result<(), RestoreError> {
-    let command = redis::cmd("CONFIG").arg("SET").arg("appendonly").arg("yes").to_owned();
-    redis.query::<String>("CONFIG SET appendonly yes", &command).await?;
-    let mut lane = Lane::new(report, "aof", Unit::Keys, None);
-    loop {
-        let info = plan.info(leash, redis).await?;
-        let under_way = info.flag("aof_rewrite_in_progress") || info.flag("aof_rewrite_scheduled");
-        if !under_way {
-            let status = info.text("aof_last_bgrewrite_status");
-            if status == "ok" && info.flag("aof_enabled") {
-                lane.end(info.keys());
-                return Ok(());
-            }
-            let why = format!("aof_last_bgrewrite_status is {status}; {}", plan.log_tail());
-            return Err(RestoreError::Aof { why });
-        }
-        lane.total(info.number("current_save_keys_total").unwrap_or_else(|| info.keys()));
-        lane.at(info.number("current_save_keys_processed").unwrap_or(0));
-        clock::sleep(LOOK).await;
-    }
 }
 
 /// The way back of a restore: stops its server and removes its directory. What is not this drill's is refused; nothing

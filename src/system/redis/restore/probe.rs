@@ -45,29 +45,43 @@ pub async fn probe(
     Ok(Program { version, reads: None })
 }
 
-/// The server's program under the name by which it checks an RDB and ends.
-struct Checker {
+/// The server's program under one of the names by which it checks a file and ends: always of the server's own version.
+pub struct Tool {
     scratch: tempfile::TempDir,
     link: PathBuf,
+}
+
+impl Tool {
+    pub fn new(program: &Path, name: &str, account: Option<&Account>) -> Result<Self, RestoreError> {
+        let scratch = tempfile::Builder::new().prefix("lifeboat-redis-").tempdir();
+        let io = |source| RestoreError::Io { operation: "making", path: std::env::temp_dir(), source };
+        let scratch = scratch.map_err(io)?;
+        let link = scratch.path().join(name);
+        std::os::unix::fs::symlink(program, &link).map_err(io)?;
+        if let Some(account) = account {
+            account.give(scratch.path()).map_err(io)?;
+        }
+        Ok(Self { scratch, link })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.link
+    }
+}
+
+struct Checker {
+    tool: Tool,
     account: Option<Account>,
 }
 
 impl Checker {
     fn new(program: &Path, account: Option<&Account>) -> Result<Self, RestoreError> {
-        let scratch = tempfile::Builder::new().prefix("lifeboat-redis-").tempdir();
-        let io = |source| RestoreError::Io { operation: "making", path: std::env::temp_dir(), source };
-        let scratch = scratch.map_err(io)?;
-        let link = scratch.path().join("redis-check-rdb");
-        std::os::unix::fs::symlink(program, &link).map_err(io)?;
-        if let Some(account) = account {
-            account.give(scratch.path()).map_err(io)?;
-        }
-        Ok(Self { scratch, link, account: account.cloned() })
+        Ok(Self { tool: Tool::new(program, "redis-check-rdb", account)?, account: account.cloned() })
     }
 
     /// Whether an empty RDB of this version is accepted.
     async fn reads(&self, version: u32, cancel: &CancellationToken) -> Result<bool, RestoreError> {
-        let path = self.scratch.path().join(format!("{version}.rdb"));
+        let path = self.tool.scratch.path().join(format!("{version}.rdb"));
         // Header, end, and no checksum.
         let empty = [format!("REDIS{version:04}").as_bytes(), &[255], &[0; 8]].concat();
         let io = |source| RestoreError::Io { operation: "writing", path: path.clone(), source };
@@ -75,7 +89,7 @@ impl Checker {
         if let Some(account) = &self.account {
             account.give(&path).map_err(io)?;
         }
-        let spec = Spec::new(&self.link).arg(&path).run_as(self.account.clone()).cwd(self.scratch.path());
+        let spec = Spec::new(self.tool.path()).arg(&path).run_as(self.account.clone()).cwd(self.tool.scratch.path());
         Ok(spec.capture(OUTPUT, cancel).await?.end.success())
     }
 }

@@ -39,6 +39,8 @@ pub struct Plan {
 pub enum Keeping {
     /// Loads the RDB and writes nothing.
     Nothing,
+    /// Loads the append-only file, to its last byte or not at all.
+    AsLaid,
     /// AOF each second, an RDB as the save points say.
     Everything,
 }
@@ -79,6 +81,14 @@ impl Plan {
         lines.extend(
             match keeping {
                 Keeping::Nothing => &["appendonly no", "save \"\""][..],
+                Keeping::AsLaid => &[
+                    "appendonly yes",
+                    "appendfsync everysec",
+                    "aof-load-truncated no",
+                    "aof-use-rdb-preamble yes",
+                    "auto-aof-rewrite-percentage 0",
+                    "save \"\"",
+                ],
                 Keeping::Everything => &[
                     "appendonly yes",
                     "appendfsync everysec",

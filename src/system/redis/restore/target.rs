@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::RestoreError;
+use super::policy::Applied;
 
 /// The marker's name in the target directory.
 pub const MARKER: &str = ".lifeboat-restore.json";
@@ -21,6 +22,7 @@ pub struct Marker {
     pub drill: String,
     pub system: String,
     pub effect_key: String,
+    /// What it is restored from.
     pub snapshot: String,
     /// Where its server listens.
     pub port: u16,
@@ -45,6 +47,13 @@ pub struct Done {
     pub load_seconds: f64,
     pub aof_seconds: f64,
     pub total_seconds: f64,
+    /// Of an append-only file: commands behind its base that were loaded, and those that were cut off.
+    #[serde(default)]
+    pub commands: u64,
+    #[serde(default)]
+    pub cut_commands: u64,
+    #[serde(default)]
+    pub policy: Vec<Applied>,
 }
 
 /// Who restores what.

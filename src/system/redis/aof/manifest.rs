@@ -1,0 +1,187 @@
+//! What the bucket holds of append-only files: `aof/<lineage>/<moment>.json` names the objects that make up base and
+//! incremental files as they were at that moment. A lineage is one base file; a later manifest of it has the objects of
+//! the earlier ones and those of what came since.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::layout::Kind;
+use crate::digest::Digest;
+use crate::event::{AofRange, Basis};
+use crate::store::{Bucket, Object, StoreError};
+use crate::system::redis::catalogue::Source;
+use crate::system::redis::rdb::Survey;
+
+/// The manifest's version.
+pub const FORMAT: u32 = 1;
+
+pub const FOLDER: &str = "aof";
+
+/// One shipment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AofManifest {
+    pub format: u32,
+    /// `<lineage>/<moment>`.
+    pub label: String,
+    pub source: Source,
+    /// The first moment that it can be cut to: writes of the second before are whole.
+    pub from: DateTime<Utc>,
+    /// The second of the newest `#TS:` annotation, or of the base when there is none.
+    pub to: DateTime<Utc>,
+    /// By the server's clock: nothing acknowledged before is missing. Absent when no server was there to tell.
+    pub until: Option<DateTime<Utc>>,
+    /// What the base holds.
+    pub base: Survey,
+    /// Commands behind the base.
+    pub commands: u64,
+    /// The base first.
+    pub files: Vec<AofFile>,
+}
+
+/// One file of Redis' own manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AofFile {
+    pub name: String,
+    pub seq: u64,
+    pub base: bool,
+    /// Up to the end of the last whole command.
+    pub raw_bytes: u64,
+    pub raw_digest: Digest,
+    /// Without a hole, in order.
+    pub pieces: Vec<Piece>,
+}
+
+impl AofFile {
+    pub fn kind(&self) -> Kind {
+        if self.base { Kind::Base } else { Kind::Incremental }
+    }
+}
+
+/// A stretch of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Key in the bucket.
+    pub object: String,
+    pub raw_bytes: u64,
+    pub raw_digest: Digest,
+    pub stored_bytes: u64,
+    pub stored_digest: Digest,
+}
+
+impl AofManifest {
+    pub fn raw_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.raw_bytes).sum()
+    }
+
+    pub fn stored_bytes(&self) -> u64 {
+        self.pieces().map(|piece| piece.stored_bytes).sum()
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.files.iter().flat_map(|file| &file.pieces)
+    }
+
+    pub fn range(&self) -> AofRange {
+        AofRange {
+            label: self.label.clone(),
+            from: self.from,
+            to: self.to,
+            until: self.until,
+            commands: self.commands,
+            base_keys: self.base.keys,
+            bytes: self.raw_bytes(),
+            stored_bytes: self.stored_bytes(),
+            redis_version: self.source.redis_version.clone(),
+            basis: Basis::Observed,
+        }
+    }
+
+    /// What is wrong with it, given the objects of the bucket.
+    fn broken(&self, objects: &[Object]) -> Option<String> {
+        for piece in self.pieces() {
+            match objects.iter().find(|object| object.key == piece.object) {
+                Some(object) if object.size == piece.stored_bytes => {}
+                Some(object) => {
+                    let (key, found) = (&object.key, object.size);
+                    return Some(format!("{key} has {found} bytes, its manifest says {}", piece.stored_bytes));
+                }
+                None => return Some(format!("{} is gone", piece.object)),
+            }
+        }
+        let long = |file: &&AofFile| file.pieces.iter().map(|piece| piece.raw_bytes).sum::<u64>() != file.raw_bytes;
+        self.files.iter().find(long).map(|file| format!("the pieces of {} do not make it up", file.name))
+    }
+}
+
+pub fn key(label: &str) -> String {
+    format!("{FOLDER}/{label}.json")
+}
+
+/// The ranges by their beginning, and what a person should know. Of a lineage only the newest whole shipment: it holds
+/// whatever the earlier ones do.
+pub async fn ranges(bucket: &Bucket) -> Result<(Vec<AofRange>, Vec<String>), StoreError> {
+    let objects = bucket.list(FOLDER).await?;
+    let (mut ranges, mut warnings) = (Vec::new(), Vec::new());
+    let mut manifests: Vec<&str> =
+        objects.iter().map(|object| object.key.as_str()).filter(|key| key.ends_with(".json")).collect();
+    let mut done = None;
+    while let Some(key) = manifests.pop() {
+        let lineage = key.rsplit_once('/').map(|(lineage, _)| lineage);
+        if lineage == done {
+            continue;
+        }
+        let found = match read(bucket, key).await? {
+            Ok(manifest) => match manifest.broken(&objects) {
+                None => {
+                    ranges.push(manifest.range());
+                    done = lineage;
+                    continue;
+                }
+                Some(why) => why,
+            },
+            Err(why) => why,
+        };
+        warnings.push(format!("AOF {key}: {found}"));
+    }
+    ranges.sort_by(|a, b| a.from.cmp(&b.from).then_with(|| a.label.cmp(&b.label)));
+    warnings.reverse();
+    Ok((ranges, warnings))
+}
+
+/// The newest whole manifest of a lineage.
+pub async fn newest(bucket: &Bucket, lineage: &str) -> Result<Option<AofManifest>, StoreError> {
+    let objects = bucket.list(&format!("{FOLDER}/{lineage}")).await?;
+    for object in objects.iter().rev().filter(|object| object.key.ends_with(".json")) {
+        if let Ok(manifest) = read(bucket, &object.key).await?
+            && manifest.broken(&objects).is_none()
+        {
+            return Ok(Some(manifest));
+        }
+    }
+    Ok(None)
+}
+
+/// One manifest; the inner error says what is wrong with it.
+pub async fn manifest(bucket: &Bucket, label: &str) -> Result<Result<AofManifest, String>, StoreError> {
+    read(bucket, &key(label)).await
+}
+
+async fn read(bucket: &Bucket, at: &str) -> Result<Result<AofManifest, String>, StoreError> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        format: u32,
+    }
+    let bytes = bucket.read(at).await?;
+    let manifest = match serde_json::from_slice::<Versioned>(&bytes) {
+        Ok(Versioned { format: FORMAT }) => serde_json::from_slice::<AofManifest>(&bytes),
+        Ok(Versioned { format }) => {
+            return Ok(Err(format!("it is of format {format}; this program reads format {FORMAT}")));
+        }
+        Err(error) => Err(error),
+    };
+    Ok(match manifest {
+        Ok(manifest) if key(&manifest.label) == at => Ok(manifest),
+        Ok(manifest) => Err(format!("it says it is the manifest of {}", manifest.label)),
+        Err(error) => Err(format!("it cannot be read: {error}")),
+    })
+}
