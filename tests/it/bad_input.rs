@@ -247,11 +247,11 @@ fn buckets_with_damage_and_targets_outside_the_window() {
     assert!(!restored.join("postmaster.pid").exists(), "a server runs on a corrupt base backup");
     assert!(!restored.join("global/pg_control").exists(), "half a cluster could be started");
 
-    let restore = variation("snapshot", &|bucket| spoil(&files(bucket, "/dump.rdb")[0]));
-    run(&damage, &["step `restore-cache` failed", "dump.rdb", "is not what was stored"]);
-    let left: Vec<PathBuf> =
-        walk(&restore.join("orders-cache")).into_iter().filter(|f| f.ends_with("dump.rdb")).collect();
-    assert!(left.is_empty(), "a snapshot that is damaged lies ready to be loaded: {left:?}");
+    let restore = variation("aof", &|bucket| spoil(&files(bucket, ".base.rdb.")[0]));
+    run(&damage, &["step `restore-cache` failed", ".base.rdb.", "is not what was stored"]);
+    let loadable = |file: &PathBuf| file.ends_with("dump.rdb") || file.parent().unwrap().ends_with("appendonlydir");
+    let left: Vec<PathBuf> = walk(&restore.join("orders-cache")).into_iter().filter(loadable).collect();
+    assert!(left.is_empty(), "a damaged file lies ready to be loaded: {left:?}");
 }
 
 fn walk(directory: &Path) -> Vec<PathBuf> {

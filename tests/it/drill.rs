@@ -73,8 +73,11 @@ fn the_whole_drill_without_a_person() {
     assert!(rto > 0.0 && rto < 300.0 && rpo > 0.0 && rpo < 300.0, "{found}");
     let ledger = ledger_holds(&place);
     assert!(ledger["present"].as_u64().unwrap() > 100, "{ledger}");
-    // Nothing that was restored archives into the archive that it came from.
-    assert_eq!(listing(&bucket), before);
+    // Nothing that was restored archives into the archive that it came from. The append-only file of the old Redis was
+    // saved into it before that; whatever was there is as it was.
+    let mut after = listing(&bucket);
+    after.retain(|path, _| before.contains_key(path) || !path.starts_with(bucket.join("orders-cache/aof")));
+    assert_eq!(after, before);
 
     // The application works on the restored servers.
     let status = place.json(&["status", "--json"]);
@@ -190,7 +193,9 @@ fn what_a_failed_drill_leaves_running_is_said_with_the_way_to_remove_it() {
         assert!(said.lines().any(|line| told(&line)), "{server}: {said}");
     }
     assert!(said.contains(&format!("lifeboat sandbox down --dir {}", place.0.display())), "{said}");
-    assert!(said.contains("Compare with the ledger: unattended: stop (nobody to ask)"), "{said}");
+    // Whichever of the two that fail is asked about first.
+    let stopped = |step: &str| said.contains(&format!("{step}: unattended: stop (nobody to ask)"));
+    assert!(stopped("Compare with the ledger") || stopped("Check that the tables are back"), "{said}");
     // What failed comes first, then why, in words.
     let lines: Vec<&str> = said.lines().collect();
     let failed = lines.iter().position(|line| line.contains("✗ Compare with the ledger: ")).unwrap();
