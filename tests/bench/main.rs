@@ -10,6 +10,7 @@ mod journal;
 mod pty;
 mod recover;
 mod step;
+mod wal;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ const BENCHES: &[Bench] = &[
     ("frame", "time to the first frame", frame::run),
     ("flood", "memory and keys while a step prints 1 GiB", flood::run),
     ("recover", "time to recover, against tar, cp and psql in a shell script", recover::run),
+    ("wal", "reading WAL, against pg_waldump and cat", wal::run),
 ];
 
 fn main() {

@@ -2,4 +2,5 @@
 
 mod archive;
 mod damage;
+mod index;
 mod oracle;

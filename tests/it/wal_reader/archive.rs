@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use lifeboat::clock;
 use lifeboat::system::postgres::wal::read::{Damage, Fact, Joined, Listed, Source, State, Step, Walk};
 
 use crate::support::postgres::{Primary, account};
@@ -117,11 +119,16 @@ impl Written {
         // A new timeline, out of its own WAL.
         std::fs::write(primary.data.join("recovery.signal"), "").expect("recovery.signal");
         account().iter().for_each(|account| account.give(&primary.data.join("recovery.signal")).expect("given"));
-        // Without hot standby nothing answers before the recovery has ended.
-        let settings = "restore_command = '/bin/false'\nhot_standby = off\n";
+        let settings = "restore_command = '/bin/false'\n";
         let path = primary.data.join("postgresql.auto.conf");
         std::fs::write(&path, settings).expect("postgresql.auto.conf");
         primary.up().await;
+        let recovered = async {
+            while primary.value("select pg_is_in_recovery()").await != "f" {
+                clock::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), recovered).await.expect("the recovery ends");
         primary.sql("drop table other").await;
         primary.archive().await;
         primary.sql("create table last (id int); insert into last values (1)").await;

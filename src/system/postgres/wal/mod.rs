@@ -4,20 +4,25 @@
 //! archive.json                                    whose WAL this is; written once, by the first push
 //! wal/00000001/000000010000000000000004.zst       a segment
 //! wal/00000002/00000002.history                   where a timeline came from
+//! wal-index/                                      what the segments say; a cache
 //! ```
 
 mod archive;
 mod command;
 mod fetch;
+mod index;
 mod name;
 mod push;
 pub mod read;
 mod stage;
+mod survey;
 
 pub(super) use archive::read_id;
 pub use archive::{ArchiveId, Location, WalError};
 pub use command::{archive_command, restore_command};
 pub use fetch::{Fetch, Fetched};
+pub use index::{BadIndex, CommitAt, Index, Span, Summary, Suspect};
 pub use name::{BadSegment, Header, Segment, WalFile};
 pub use push::{Pushed, push};
 pub(super) use stage::{Counters, Stager, Window, missing_in};
+pub use survey::{Survey, Surveyed, TimelineSurvey};

@@ -22,6 +22,7 @@ pub struct Relation {
 
 impl Relation {
     /// `bytes` is 12 long.
+    #[inline]
     pub(super) fn read(bytes: &[u8]) -> Self {
         Self { tablespace: u32_at(bytes, 0), database: u32_at(bytes, 4), number: u32_at(bytes, 8) }
     }
@@ -125,6 +126,7 @@ impl Work {
     /// Updated and deleted rows from which a transaction's relations are named.
     pub const NOTABLE: u64 = 100;
 
+    #[inline]
     pub(super) fn relation(&mut self, relation: Relation) -> Option<&mut Counts> {
         let at = match self.relations.iter().position(|known| known.relation == relation) {
             Some(at) => at,
@@ -160,7 +162,8 @@ impl Work {
 }
 
 /// One thing that the WAL says. `lsn` is where its record begins, as `pg_waldump` prints it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Fact {
     Commit(Commit),
     Abort(Abort),
@@ -225,7 +228,7 @@ impl Fact {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Commit {
     pub lsn: Lsn,
     /// Where the next record may begin: what `recovery_target_lsn` inclusive of this commit is.
@@ -243,7 +246,7 @@ pub struct Commit {
     pub work: Work,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Abort {
     pub lsn: Lsn,
     /// A transaction's, or that of a subtransaction alone.
@@ -252,7 +255,7 @@ pub struct Abort {
     pub subtransactions: Vec<u32>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prepared {
     pub lsn: Lsn,
     pub xid: u32,

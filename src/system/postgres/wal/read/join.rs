@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::super::name::Segment;
-use super::damage::Flaw;
+use super::damage::{Damage, Flaw};
 use super::fact::{Checkpoint, Counts, Fact, Lock, Work};
 use super::page::Version;
 use super::record::Header;
@@ -81,6 +81,12 @@ impl Joined {
     /// All that begins in it is known.
     pub fn is_complete(&self) -> bool {
         self.stop.is_none() && self.unfinished.is_none()
+    }
+
+    /// As damage, why reading stopped; at the end of WAL it is none.
+    pub fn damage(&self) -> Option<Damage> {
+        let flaw = self.stop.clone()?;
+        Some(Damage::Torn { name: self.segment.to_string(), at: self.end, flaw })
     }
 }
 
@@ -166,7 +172,12 @@ impl Joiner {
         if scan.overwrites {
             return None;
         }
-        if scan.lead.is_empty() != (state.next <= page) || (!scan.lead.is_empty() && scan.lead_end != state.next) {
+        let follows = match (scan.lead.is_empty(), scan.lead_left) {
+            (true, _) => state.next <= page,
+            (false, 0) => state.next == scan.lead_end,
+            (false, _) => state.next > scan.segment.end(),
+        };
+        if !follows {
             return Some(Flaw::Continuation { page });
         }
         match scan.first {

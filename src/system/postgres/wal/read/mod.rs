@@ -25,6 +25,7 @@ pub use fact::{Abort, Checkpoint, Commit, Counts, Fact, Lock, Parameters, Prepar
 pub use join::{Joined, Open, PreparedAs, State};
 pub use page::Version;
 pub use source::{Listed, Source};
+pub(super) use walk::missing;
 pub use walk::{Step, Walk};
 
 #[cfg(test)]

@@ -66,6 +66,7 @@ impl PageHeader {
     const LONG_BYTES: usize = 40;
 
     /// `page` is at least a long header long.
+    #[inline]
     pub fn read(page: &[u8]) -> Self {
         Self {
             magic: u16_at(page, 0),
@@ -101,14 +102,17 @@ impl PageHeader {
 }
 
 /// Little-endian numbers; the caller has checked the length.
+#[inline]
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
+#[inline]
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
+#[inline]
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }

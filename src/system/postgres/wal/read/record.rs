@@ -23,6 +23,7 @@ impl Header {
     /// `XLogRecordMaxSize`; versions before 16 had no limit but the allocator's, which is 4 MiB higher.
     pub const LARGEST: u32 = 1 << 30;
 
+    #[inline]
     pub fn read(record: &[u8]) -> Self {
         Self {
             total: u32_at(record, 0),
@@ -36,8 +37,34 @@ impl Header {
 }
 
 /// CRC32C over the data and then the header up to the checksum itself, as PostgreSQL computes it.
+#[inline]
 pub(super) fn checksum(record: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&record[Header::BYTES..]), &record[..20])
+    let (header, data) = record.split_at(Header::BYTES);
+    #[cfg(target_arch = "x86_64")]
+    if data.len() < SHORT_DATA && std::arch::is_x86_feature_detected!("sse4.2") {
+        // SAFETY: the processor was just asked for the instruction.
+        return unsafe { checksum_of_short(header, data) };
+    }
+    crc32c::crc32c_append(crc32c::crc32c(data), &header[..20])
+}
+
+/// From here on the crate's three streams at once are faster.
+#[cfg(target_arch = "x86_64")]
+const SHORT_DATA: usize = 768;
+
+/// Most records are short: one pass without the crate's preparations, at a third of its time.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2")]
+fn checksum_of_short(header: &[u8], data: &[u8]) -> u32 {
+    use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64};
+    let (words, rest) = data.as_chunks::<8>();
+    let crc = words.iter().fold(u64::from(u32::MAX), |crc, word| _mm_crc32_u64(crc, u64::from_le_bytes(*word))) as u32;
+    let (words, rest) = rest.as_chunks::<4>();
+    let crc = words.iter().fold(crc, |crc, word| _mm_crc32_u32(crc, u32::from_le_bytes(*word)));
+    let crc = rest.iter().fold(crc, |crc, byte| _mm_crc32_u8(crc, *byte));
+    let crc = _mm_crc32_u64(u64::from(crc), u64_at(header, 0));
+    let crc = _mm_crc32_u64(crc, u64_at(header, 8)) as u32;
+    !_mm_crc32_u32(crc, u32_at(header, 16))
 }
 
 /// What the reader needs of a record behind its header.
@@ -63,6 +90,7 @@ const SAME_RELATION: u8 = 0x80;
 const HAS_HOLE: u8 = 0x01;
 
 /// Walks the headers of a whole record; `None` when they do not add up.
+#[inline]
 pub(super) fn body(record: &[u8], version: Version) -> Option<Body<'_>> {
     let mut rest = record.get(Header::BYTES..)?;
     // Bytes of images and data that stand behind the headers.
@@ -116,6 +144,7 @@ fn compressed(version: Version) -> u8 {
     if version >= Version::V15 { 0x04 | 0x08 | 0x10 } else { 0x02 }
 }
 
+#[inline]
 fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> Option<&'a [u8]> {
     let (taken, left) = rest.split_at_checked(bytes)?;
     *rest = left;

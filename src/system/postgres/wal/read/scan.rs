@@ -347,6 +347,7 @@ impl Scanner {
 }
 
 /// The checksum, and that the record follows the one at `last`.
+#[inline]
 pub(super) fn verify(header: &Header, bytes: &[u8], last: Option<Lsn>) -> Result<(), Flaw> {
     if record::checksum(bytes) != header.checksum {
         return Err(Flaw::Checksum);

@@ -41,6 +41,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    #[inline]
     fn slot(&mut self, xid: u32) -> Option<&mut Work> {
         let slot = match self.last {
             Some((last, slot)) if last == xid => slot,
@@ -67,6 +68,7 @@ impl Tally {
         Some(&mut self.pool[slot])
     }
 
+    #[inline]
     pub fn count(&mut self, xid: u32, relation: Relation, change: impl Fn(&mut Counts)) {
         let Some(work) = self.slot(xid) else { return };
         change(&mut work.counts);

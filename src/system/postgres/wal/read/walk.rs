@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use super::super::archive::WalError;
 use super::super::name::{BadSegment, Segment};
-use super::damage::Damage;
+use super::damage::{Damage, Flaw};
 use super::join::{Emit, Joined, Joiner, State};
 use super::scan::SegmentScan;
 use super::source::{Listed, Loader, Source};
@@ -111,7 +111,7 @@ fn of_one_cluster(scan: SegmentScan, cluster: &mut Option<u64>) -> Result<Segmen
 }
 
 /// The segments between these two.
-fn missing(before: Segment, next: Segment) -> Option<Damage> {
+pub(in super::super) fn missing(before: Segment, next: Segment) -> Option<Damage> {
     let segments = next.number.checked_sub(before.number + 1).filter(|segments| *segments > 0)?;
     let last = Segment { number: next.number - 1, ..next };
     Some(Damage::Missing { first: before.next().to_string(), last: last.to_string(), segments })
@@ -136,13 +136,12 @@ impl<V: FnMut(Step<'_>) -> ControlFlow<()>> Teller<'_, V> {
 impl<V: FnMut(Step<'_>) -> ControlFlow<()>> Emit for Teller<'_, V> {
     fn joined(&mut self, joined: Joined, state: &State) {
         let Some(listed) = self.coming.find(|listed| listed.segment == joined.segment) else { return };
-        let name = || joined.segment.to_string();
         let is_last = self.coming.as_slice().is_empty();
-        let before = joined.breaks.clone().map(|flaw| Damage::Torn { name: name(), at: joined.segment.start(), flaw });
+        let (name, at) = (joined.segment.to_string(), joined.segment.start());
+        let before = joined.breaks.clone().map(|flaw| Damage::Torn { name, at, flaw });
         // At the very end there is nothing wrong with WAL that just ends.
-        let stop = joined.stop.clone().filter(|flaw| !(is_last && flaw.is_end()));
-        let at = joined.end;
-        let stop = stop.map(|flaw| Damage::Torn { name: name(), at, flaw });
+        let ends = is_last && joined.stop.as_ref().is_some_and(Flaw::is_end);
+        let stop = joined.damage().filter(|_| !ends);
         if let Some(damage) = before {
             self.damaged(damage);
         }
