@@ -1,7 +1,7 @@
 use chrono::SecondsFormat;
 use futures::future::BoxFuture;
 
-use crate::event::{Failure, Outcome, RecoveryTarget};
+use crate::event::{Failure, Measure, Outcome, RecoveryTarget};
 use crate::recovery::{self, Wanted};
 use crate::system::postgres::restore::{self, Owner};
 use crate::system::postgres::{Reporter, Restore};
@@ -80,6 +80,14 @@ async fn perform(context: &Context) -> Result<Outcome, Failure> {
         true,
         format!("timeline {}, LSN {}, last commit {to}", restored.timeline, restored.lsn),
     );
+    if let Some(exact) = point.resolved.get(&system.name) {
+        outcome.measures.push(Measure::Collateral {
+            system: system.name.clone(),
+            commits: exact.commits_lost,
+            bytes: exact.bytes_lost,
+            until: exact.lost_until,
+        });
+    }
     if let (Some(recovered_to), true) = (restored.recovered_to, point.target != RecoveryTarget::Latest) {
         outcome.measures.extend(context.selected_loss(system, recovered_to));
     }

@@ -48,14 +48,14 @@ impl RecoveryChoose {
         let names: Vec<String> =
             self.systems.iter().filter_map(|role| context.system(role)).map(|system| system.name.clone()).collect();
         context.sink.say(format!("looking into the backups of {}", names.join(" and "))).await;
-        let window = recovery::collect(&context.inventory, &names, incident).await?;
-        say_window(context, &window).await;
+        let looked = recovery::look(&context.inventory, &names, incident).await?;
+        let window = &looked.window;
+        say_window(context, window).await;
         // The last moment before the damage: nothing of the damage's own commit.
         let suggested = match &suggestion {
-            Some(target) => match recovery::settle(&window, target, false) {
+            Some(target) => match looked.settle(target, false).await {
                 Ok(point) => Some(point),
-                Err(refusal) => {
-                    let failure = Failure::from(refusal);
+                Err(failure) => {
                     context.sink.say(format!("the suggestion {target} cannot be reached: {}", failure.why)).await;
                     if context.unattended {
                         return Err(failure);
@@ -68,15 +68,16 @@ impl RecoveryChoose {
         loop {
             let ask = Ask::RecoveryPoint { window: Box::new(window.clone()), suggested: suggested.clone() };
             let settled = match context.ask(ask).await {
-                Some(Answer::Point { point }) => settle(&window, &point.target, point.inclusive),
-                Some(Answer::Text { text }) => text
-                    .parse::<RecoveryTarget>()
-                    .map_err(|error| Failure::new("that is no recovery target", error))
-                    .and_then(|target| settle(&window, &target, false)),
+                // Worked out anew from its target: what an answer claims about files is not believed.
+                Some(Answer::Point { point }) => looked.settle(&point.target, point.inclusive).await,
+                Some(Answer::Text { text }) => match text.parse::<RecoveryTarget>() {
+                    Ok(target) => looked.settle(&target, false).await,
+                    Err(error) => Err(Failure::new("that is no recovery target", error)),
+                },
                 _ => return Ok(None),
             };
             match settled {
-                Ok(point) => return Ok(Some(self.chosen(context, &window, point).await)),
+                Ok(point) => return Ok(Some(self.chosen(context, window, point).await)),
                 Err(failure) if context.unattended => return Err(failure),
                 Err(failure) => context.sink.say(format!("not possible: {failure}")).await,
             }
@@ -102,17 +103,26 @@ impl RecoveryChoose {
         for (system, skew) in recovery::skews(window, &point) {
             outcome = outcome.fact(&format!("skew_seconds.{system}"), skew.as_seconds_f64());
         }
+        for (system, exact) in &point.resolved {
+            outcome = outcome
+                .fact(&format!("lsn.{system}"), exact.lsn.to_string())
+                .fact(&format!("commits_lost.{system}"), exact.commits_lost)
+                .fact(&format!("bytes_lost.{system}"), exact.bytes_lost);
+            let side = if exact.inclusive { "with" } else { "just before" };
+            let last = exact.last_commit.map_or_else(String::new, |at| format!(", the commit of {at}"));
+            let (commits, bytes) = (exact.commits_lost, exact.bytes_lost);
+            let text = format!(
+                "{system}: stops {side} {}{last}; {commits} commits behind it, {bytes} bytes of WAL, are given up",
+                exact.lsn
+            );
+            context.sink.say(text).await;
+        }
         match serde_json::to_value(&point) {
             Ok(value) => context.sink.set("recovery_point", value).await,
             Err(error) => return Outcome::failed(Failure::new("the recovery point cannot be recorded", error)),
         }
         outcome
     }
-}
-
-/// A point is worked out anew from its target: what an answer claims about files is not believed.
-fn settle(window: &Window, target: &RecoveryTarget, inclusive: bool) -> Result<RecoveryPoint, Failure> {
-    recovery::settle(window, target, inclusive).map_err(Failure::from)
 }
 
 /// The window in words, for the record and for those who cannot see the picture.

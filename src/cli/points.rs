@@ -7,7 +7,7 @@ use chrono::{DateTime, Local, SecondsFormat, Utc};
 
 use super::error::{CliError, Result};
 use super::{paths, runtime};
-use crate::event::{Failure, RecoveryTarget, SystemWindow, Window};
+use crate::event::{Failure, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 use crate::inventory;
 use crate::recovery::{self, Wanted};
 
@@ -45,31 +45,39 @@ pub fn run(args: Args) -> Result<ExitCode> {
         true => inventory.systems.keys().cloned().collect(),
         false => args.systems,
     };
-    let window = runtime()?.block_on(recovery::collect(&inventory, &systems, None)).map_err(CliError::failed)?;
+    let runtime = runtime()?;
+    let looked = runtime.block_on(recovery::look(&inventory, &systems, None)).map_err(CliError::failed)?;
+    let window = &looked.window;
     match target {
         None => {
             match args.json {
                 true => println!("{}", serde_json::json!(window)),
-                false => print(&window),
+                false => print(window),
             }
             Ok(ExitCode::SUCCESS)
         }
-        Some(target) => judge(&window, &target, args.inclusive, args.json),
+        Some(target) => {
+            let point = runtime.block_on(looked.settle(&target, args.inclusive)).map_err(CliError::failed)?;
+            judge(window, &point, args.json)
+        }
     }
 }
 
 /// Whether a target can be reached: exit code 0, else 1 with the reason.
-fn judge(window: &Window, target: &RecoveryTarget, inclusive: bool, json: bool) -> Result<ExitCode> {
-    let point = recovery::settle(window, target, inclusive).map_err(|refusal| CliError::failed(refusal.into()))?;
+fn judge(window: &Window, point: &RecoveryPoint, json: bool) -> Result<ExitCode> {
     if json {
         println!("{}", serde_json::json!(point));
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} {target} can be reached", if inclusive { "up to and with" } else { "just before" });
+    println!(
+        "{} {target} can be reached",
+        if point.inclusive { "up to and with" } else { "just before" },
+        target = point.target
+    );
     for found in &window.systems {
         match found {
             SystemWindow::Postgres { system, .. } => {
-                let plan = recovery::plan(window, system, &Wanted::of(&point, system))
+                let plan = recovery::plan(window, system, &Wanted::of(point, system))
                     .map_err(|refusal| CliError::failed(refusal.into()))?;
                 println!(
                     "  {system}: base backup {}, timeline {}, {} segments of WAL, at most {} bytes to fetch",

@@ -64,6 +64,8 @@ pub struct Rpo {
     pub seconds: Option<f64>,
     /// Acknowledged writes lost, of how many, by an independent ledger.
     pub lost_writes: Option<(u64, u64)>,
+    /// Commits and bytes of WAL behind the recovered point.
+    pub collateral: Option<(u64, u64)>,
 }
 
 impl Rpo {
@@ -143,6 +145,7 @@ impl DrillState {
                     target: bound.rpo_seconds.map(Duration::from_secs),
                     seconds: None,
                     lost_writes: None,
+                    collateral: None,
                 };
                 for measure in self.measures.iter().filter(|measure| measure.system() == bound.name) {
                     match measure {
@@ -150,6 +153,7 @@ impl DrillState {
                         Measure::LostWrites { lost, acknowledged, .. } => {
                             rpo.lost_writes = Some((*lost, *acknowledged));
                         }
+                        Measure::Collateral { commits, bytes, .. } => rpo.collateral = Some((*commits, *bytes)),
                         Measure::ArchiveExposure { .. } => {}
                     }
                 }

@@ -94,6 +94,6 @@ fn redact_failure(redactor: &Redactor, failure: &mut Failure) {
 fn redact_measure(redactor: &Redactor, measure: &mut Measure) {
     match measure {
         Measure::ArchiveExposure { detail, .. } | Measure::LostWrites { detail, .. } => *detail = redactor.text(detail),
-        Measure::SelectedLoss { .. } => {}
+        Measure::SelectedLoss { .. } | Measure::Collateral { .. } => {}
     }
 }

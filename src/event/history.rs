@@ -91,8 +91,8 @@ pub struct Deed {
 #[serde(rename_all = "kebab-case")]
 pub enum What {
     Drops,
-    /// Files made anew: TRUNCATE, or a rewrite that kept the rows (VACUUM FULL, CLUSTER, ALTER TABLE).
     Truncates,
+    /// It went, and other files came: a drop beside a create, or a rewrite that kept the rows (VACUUM FULL, ALTER TABLE).
     Rewrites,
     Deletes,
     Updates,
@@ -104,7 +104,7 @@ impl fmt::Display for Deed {
         match what {
             What::Drops => write!(f, "drops {table}"),
             What::Truncates => write!(f, "truncates {table}"),
-            What::Rewrites => write!(f, "rewrites {table}"),
+            What::Rewrites => write!(f, "drops or rewrites {table}"),
             What::Deletes => write!(f, "deletes {count} rows of {table}"),
             What::Updates => write!(f, "updates {count} rows of {table}"),
         }
@@ -134,6 +134,9 @@ pub struct Resolved {
     /// The last commit that is kept; `None` when there is none behind the base backup.
     pub last_commit: Option<DateTime<Utc>>,
     pub last_xid: Option<u32>,
+    /// The last transaction that ended there, a rollback included: what PostgreSQL calls the last replayed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ended: Option<DateTime<Utc>>,
     /// Commits of the WAL that are given up.
     pub commits_lost: u64,
     /// Bytes of WAL that are given up.

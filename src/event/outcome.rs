@@ -118,6 +118,9 @@ pub enum Measure {
     ArchiveExposure { system: String, seconds: Option<f64>, bytes: Option<u64>, detail: String },
     /// Writes that were acknowledged to a client and are not in the restored system, by an independent ledger.
     LostWrites { system: String, lost: u64, acknowledged: u64, detail: String },
+    /// What the archive holds behind the chosen point and the restored system does not, the damage included: counted in the
+    /// WAL. `until` is the last commit of it.
+    Collateral { system: String, commits: u64, bytes: u64, until: Option<chrono::DateTime<chrono::Utc>> },
 }
 
 impl Measure {
@@ -125,7 +128,8 @@ impl Measure {
         match self {
             Self::SelectedLoss { system, .. }
             | Self::ArchiveExposure { system, .. }
-            | Self::LostWrites { system, .. } => system,
+            | Self::LostWrites { system, .. }
+            | Self::Collateral { system, .. } => system,
         }
     }
 }

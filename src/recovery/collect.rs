@@ -1,9 +1,16 @@
 //! What is in the buckets.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
+use super::exact::Exact;
+use super::history::Reading;
+use super::plan::{Wanted, plan};
+use super::settle::settle;
 use crate::clock;
-use crate::event::{Failure, SystemWindow, Window};
+use crate::event::{Failure, Lsn, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 use crate::inventory::{Inventory, System, SystemDetail};
 use crate::store::Bucket;
 use crate::system::postgres::wal::Location;
@@ -48,6 +55,117 @@ pub async fn collect(
         });
     }
     Ok(Window { looked, systems: windows, incident })
+}
+
+/// A window whose WAL was read, and the WAL itself to find places in.
+pub struct Looked {
+    pub window: Window,
+    exact: BTreeMap<String, Arc<Exact>>,
+}
+
+/// As [`collect`], and reads the WAL. WAL that cannot be read is a warning: recovery points are then PostgreSQL's own.
+pub async fn look(
+    inventory: &Inventory,
+    systems: &[String],
+    incident: Option<DateTime<Utc>>,
+) -> Result<Looked, Failure> {
+    let mut window = collect(inventory, systems, incident).await?;
+    let mut exact = BTreeMap::new();
+    for found in &mut window.systems {
+        let SystemWindow::Postgres {
+            system,
+            backups,
+            coverage,
+            forks,
+            segment_bytes,
+            system_identifier,
+            history,
+            restore_points,
+            warnings,
+            ..
+        } = found
+        else {
+            continue;
+        };
+        let Some(source) = inventory.systems.get(system) else { continue };
+        let bucket = bucket_of(inventory, source)?
+            .open()
+            .map_err(|error| Failure::new(format!("the backups of {system} cannot be looked at"), error))?;
+        let names = match backups.last() {
+            Some(newest) => postgres::catalogue::manifest(&bucket, &newest.label).await.ok(),
+            None => None,
+        };
+        let names = match names {
+            Some(manifest) => postgres::Names::of_backup(&bucket, &manifest).await,
+            None => postgres::Names::default(),
+        };
+        let reading = Reading {
+            bucket: &bucket,
+            backups,
+            coverage,
+            forks,
+            segment: (*segment_bytes).max(1 << 20),
+            system_identifier: system_identifier.as_ref().and_then(|id| id.parse().ok()),
+            incident,
+            names,
+        };
+        match reading.run().await {
+            Ok(Some(read)) => {
+                *history = Some(Box::new(read.history));
+                *restore_points = read.restore_points;
+                exact.insert(system.clone(), Arc::new(read.exact));
+            }
+            Ok(None) => {}
+            Err(failure) => warnings.push(format!("transactions are not listed: {failure}")),
+        }
+    }
+    Ok(Looked { window, exact })
+}
+
+impl Looked {
+    /// As [`settle`], with the exact place in the WAL of each PostgreSQL system that was read.
+    pub async fn settle(&self, target: &RecoveryTarget, inclusive: bool) -> Result<RecoveryPoint, Failure> {
+        let mut point = settle(&self.window, target, inclusive)?;
+        for (system, exact) in &self.exact {
+            let consistent = |point: &RecoveryPoint| self.consistent(system, point.backups.get(system));
+            let resolve = |consistent: Lsn| {
+                let (exact, system, target) = (Arc::clone(exact), system.clone(), target.clone());
+                tokio::task::spawn_blocking(move || exact.resolve(&system, &target, inclusive, consistent))
+            };
+            let broken = |error| Failure::new("looking for the place in the WAL broke off", error);
+            let before = consistent(&point);
+            if before < exact.from() {
+                // The WAL of an older backup was not read.
+                continue;
+            }
+            point.resolved.insert(system.clone(), resolve(before).await.map_err(broken)??);
+            if *target == RecoveryTarget::Latest {
+                continue;
+            }
+            // The place may ask for another backup than the hint did.
+            let mut wanted = Wanted::of(&point, system);
+            wanted.backup = None;
+            wanted.timeline = Some(exact.timeline());
+            let plan = plan(&self.window, system, &wanted)?;
+            point.timeline = plan.restore.timeline;
+            point.backups.insert(system.clone(), plan.restore.label);
+            if consistent(&point) != before {
+                let resolved = resolve(consistent(&point)).await.map_err(broken)??;
+                point.resolved.insert(system.clone(), resolved);
+            }
+        }
+        Ok(point)
+    }
+
+    fn consistent(&self, system: &str, label: Option<&String>) -> Lsn {
+        let found = self.window.systems.iter().find_map(|found| match found {
+            SystemWindow::Postgres { system: name, backups, .. } if name == system => {
+                backups.iter().find(|backup| Some(&backup.label) == label).map(|backup| backup.stop_lsn)
+            }
+            _ => None,
+        });
+        found.unwrap_or_default()
+    }
 }
 
 async fn postgres_window(name: &str, bucket: &Bucket) -> Result<SystemWindow, postgres::PgError> {

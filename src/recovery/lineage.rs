@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::event::{Coverage, Fork, Lsn};
+use crate::event::{BaseBackup, Coverage, Fork, Lsn};
 use crate::system::postgres::wal::Segment;
 
 /// WAL from a start on, along one timeline's ancestry, up to the first hole.
@@ -40,6 +40,16 @@ pub fn descendants(forks: &[Fork], coverage: &[Coverage], from: u32) -> Vec<u32>
     all.sort_unstable();
     all.dedup();
     all
+}
+
+/// The WAL from a backup on along one timeline; `None` when the timeline does not contain the backup.
+pub fn reach_of(forks: &[Fork], coverage: &[Coverage], backup: &BaseBackup, timeline: u32, size: u64) -> Option<Reach> {
+    let legs = ancestry(forks, backup.timeline, timeline)?;
+    // A branch that left before the backup ended does not contain it.
+    if legs.iter().any(|(_, until)| until.is_some_and(|until| until < backup.stop_lsn)) {
+        return None;
+    }
+    Some(reach(coverage, &legs, backup.start_lsn, size))
 }
 
 /// Follows `legs` from the segment that holds `start`.

@@ -4,14 +4,19 @@
 //! drill, and in a replay.
 
 mod collect;
+mod exact;
+mod history;
 mod lineage;
 mod plan;
+mod rates;
 mod refusal;
 mod settle;
+mod suspects;
 #[cfg(test)]
 mod tests;
 
-pub use collect::{bucket_of, collect};
+pub use collect::{Looked, bucket_of, collect, look};
+pub use exact::Exact;
 pub use plan::{Plan, Wanted, plan};
 pub use refusal::Refusal;
 pub use settle::{settle, skews};

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::lineage::{Reach, ancestry, descendants, reach};
+use super::lineage::{Reach, descendants, reach_of};
 use super::refusal::Refusal;
 use crate::event::{BaseBackup, Coverage, Fork, Lsn, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 use crate::system::postgres::Plan as PostgresPlan;
@@ -17,20 +17,29 @@ pub struct Wanted {
     pub backup: Option<String>,
     /// This timeline; found out when absent.
     pub timeline: Option<u32>,
+    /// The last transaction that has ended there, when it was read in the WAL.
+    pub last_ended: Option<DateTime<Utc>>,
 }
 
 impl Wanted {
     pub fn new(target: RecoveryTarget, inclusive: bool) -> Self {
-        Self { target, inclusive, backup: None, timeline: None }
+        Self { target, inclusive, backup: None, timeline: None, last_ended: None }
     }
 
     /// What a settled point means for `system`.
     pub fn of(point: &RecoveryPoint, system: &str) -> Self {
+        // The place in the WAL, where it is known: PostgreSQL's own rules for times and transactions leave room.
+        let exact = point.resolved.get(system).filter(|_| point.target != RecoveryTarget::Latest);
+        let (target, inclusive) = match exact {
+            Some(exact) => (RecoveryTarget::Lsn { lsn: exact.lsn }, exact.inclusive),
+            None => (point.target.clone(), point.inclusive),
+        };
         Self {
-            target: point.target.clone(),
-            inclusive: point.inclusive,
+            target,
+            inclusive,
             backup: point.backups.get(system).cloned(),
             // A point holds one timeline: that of its only PostgreSQL.
+            last_ended: exact.and_then(|exact| exact.last_ended),
             timeline: (point.backups.len() == 1 && point.backups.contains_key(system)).then_some(point.timeline),
         }
     }
@@ -133,12 +142,7 @@ impl View<'_> {
     }
 
     fn reach(&self, backup: &BaseBackup, timeline: u32) -> Option<Reach> {
-        let legs = ancestry(self.forks, backup.timeline, timeline)?;
-        // A branch that left before the backup ended does not contain it.
-        if legs.iter().any(|(_, until)| until.is_some_and(|until| until < backup.stop_lsn)) {
-            return None;
-        }
-        Some(reach(self.coverage, &legs, backup.start_lsn, self.segment))
+        reach_of(self.forks, self.coverage, backup, timeline, self.segment)
     }
 
     fn from(&self, backup: &BaseBackup, window: &Window, wanted: &Wanted) -> Result<Plan, Refusal> {
@@ -163,6 +167,7 @@ impl View<'_> {
         let (segments, end) = self.needed(&reach, timeline, &wanted.target);
         let loss = match (&wanted.target, window.incident) {
             (RecoveryTarget::Time { time }, Some(incident)) => Some(incident - *time),
+            (RecoveryTarget::Lsn { .. }, Some(incident)) => wanted.last_ended.map(|ended| incident - ended),
             (RecoveryTarget::Latest, Some(incident)) => {
                 reach.end_time.map(|end| (incident - end).max(chrono::Duration::zero()))
             }
@@ -186,6 +191,7 @@ impl View<'_> {
                 inclusive: wanted.inclusive,
                 segments,
                 end,
+                last_ended: wanted.last_ended,
             },
         })
     }

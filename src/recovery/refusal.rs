@@ -27,6 +27,10 @@ pub enum Refusal {
     Ambiguous { system: String, timelines: Vec<(u32, Lsn)> },
     #[error("the backups of {system} are of another cluster than its WAL")]
     Foreign { system: String, backup: u64, archive: String },
+    #[error("the target is not in the WAL of {system} that was read")]
+    NotInWal { system: String, end: Lsn, until: Option<DateTime<Utc>> },
+    #[error("the transaction was rolled back on {system}")]
+    RolledBack { system: String },
     #[error("{system} has no snapshot or append-only file from before the target")]
     NoSnapshot { system: String, earliest: Option<DateTime<Utc>> },
 }
@@ -62,6 +66,11 @@ impl Refusal {
                 each.join(", ")
             }
             Self::Foreign { backup, archive, .. } => format!("system identifier {backup} and {archive}"),
+            Self::NotInWal { end, until, .. } => {
+                let until = until.map_or_else(String::new, |at| format!(", whose last commit is of {at}"));
+                format!("it was looked for from the base backup to {end}{until}")
+            }
+            Self::RolledBack { .. } => "it changed nothing that anybody saw".to_owned(),
             Self::NoSnapshot { earliest: Some(earliest), .. } => {
                 format!("the earliest is of {}", earliest.format("%Y-%m-%d %H:%M:%S%.3f UTC"))
             }
@@ -85,6 +94,8 @@ impl Refusal {
                 "say which timeline is the real one; the other may be a clone's or an old primary's"
             }
             Self::Foreign { .. } => "check the prefix of the system in the inventory; two systems may share a folder",
+            Self::NotInWal { .. } => "check the number or the name; `lifeboat points` lists what was found",
+            Self::RolledBack { .. } => "choose another transaction, or a time",
             Self::NoSnapshot { .. } => "choose a later target, or leave this system out",
         }
     }

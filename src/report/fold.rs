@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::model::{
-    ArchiveExposure, Attempt, CheckKind, CheckLine, ChosenPoint, Evidence, FailureLine, Finding, JournalSeal,
-    LostWrites, Note, Output, Pause, Phase, Question, Report, Resume, Rpo, Rto, RunbookRef, SelectedLoss, Skip,
-    Standing, Step, System, Times, When,
+    ArchiveExposure, Attempt, CheckKind, CheckLine, ChosenPoint, Collateral, Evidence, FailureLine, Finding,
+    JournalSeal, LostWrites, Note, Output, Pause, Phase, Question, Report, Resume, Rpo, Rto, RunbookRef, SelectedLoss,
+    Skip, Standing, Step, System, Times, When,
 };
 use super::words::{self, clean, clean_value};
 use super::{FORMAT, Zone, timeline};
@@ -297,6 +297,7 @@ impl Folder {
                 selected_loss: None,
                 archive_exposure: None,
                 lost_writes: None,
+                collateral: None,
             };
             for measure in state.measures.iter().filter(|measure| measure.system() == known.system) {
                 match measure.clone() {
@@ -305,6 +306,9 @@ impl Folder {
                     }
                     Measure::ArchiveExposure { seconds, bytes, detail, .. } => {
                         rpo.archive_exposure = Some(ArchiveExposure { seconds, bytes, detail: clean(&detail) });
+                    }
+                    Measure::Collateral { commits, bytes, until, .. } => {
+                        rpo.collateral = Some(Collateral { commits, bytes, until });
                     }
                     Measure::LostWrites { lost, acknowledged, detail, .. } => {
                         rpo.lost_writes = Some(LostWrites { lost, acknowledged, detail: clean(&detail) });

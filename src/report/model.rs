@@ -101,6 +101,8 @@ pub struct Rpo {
     pub selected_loss: Option<SelectedLoss>,
     pub archive_exposure: Option<ArchiveExposure>,
     pub lost_writes: Option<LostWrites>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collateral: Option<Collateral>,
     pub met: Option<bool>,
 }
 
@@ -109,6 +111,16 @@ pub struct SelectedLoss {
     pub seconds: f64,
     pub recovered_to: DateTime<Utc>,
     pub incident: DateTime<Utc>,
+}
+
+/// What the archive holds behind the recovered point, the damage included.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Collateral {
+    pub commits: u64,
+    /// Of WAL.
+    pub bytes: u64,
+    /// The last commit of it.
+    pub until: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

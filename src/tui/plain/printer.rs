@@ -222,6 +222,11 @@ fn measured(measure: &crate::event::Measure) -> Vec<String> {
             let exposed = seconds.map_or_else(|| "unknown".to_owned(), format::seconds);
             format!("  {system}: not in the archive: {exposed} ({detail})")
         }
+        Measure::Collateral { system, commits, bytes, .. } => format!(
+            "  {system}: {} commits and {} of WAL lie behind the point and are not recovered",
+            format::count(*commits),
+            format::bytes(*bytes)
+        ),
         Measure::LostWrites { system, lost, acknowledged, .. } => {
             format!("  {system}: {} of {} acknowledged writes lost", format::count(*lost), format::count(*acknowledged))
         }

@@ -23,6 +23,7 @@ use crate::system::postgres::connect::Url;
 use crate::system::postgres::control::{Floor, programs};
 use crate::system::postgres::error::PgError;
 use crate::system::postgres::identity::Identity;
+use crate::system::postgres::names::Names;
 use crate::system::postgres::report::{Meter, Reporter};
 use crate::system::postgres::wal::{Segment, WalFile, read_id};
 
@@ -146,6 +147,13 @@ impl Backup {
         }
         self.wait_for_wal(client, source, pg.timeline, pg.start, pg.end).await?;
         let backup_manifest = self.store_manifest(label, &raw).await?;
+        let names = match Names::ask(url).await {
+            Ok(names) => Some(names.store(&self.bucket, label).await?),
+            Err(error) => {
+                self.report.say(format!("the tables' names are not kept with the backup: {error}")).await;
+                None
+            }
+        };
         let manifest = Manifest {
             format: FORMAT,
             label: label.to_owned(),
@@ -164,6 +172,7 @@ impl Backup {
             bytes: pg.files.values().map(|file| file.size).sum(),
             parts: cut.parts,
             backup_manifest,
+            names,
         };
         let json = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| Failure::new("the backup's manifest could not be written", error))?;

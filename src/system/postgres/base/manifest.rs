@@ -38,6 +38,9 @@ pub struct Manifest {
     pub bytes: u64,
     pub parts: Vec<Part>,
     pub backup_manifest: Part,
+    /// Names of the tables, by their files; a help for people, and no part of the restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Part>,
 }
 
 /// An object of the backup.
@@ -68,7 +71,7 @@ impl Manifest {
         }
         let folder = format!("base/{label}/");
         let foreign = |part: &Part| !part.key.starts_with(&folder) || part.key.contains("..");
-        if manifest.parts.iter().chain([&manifest.backup_manifest]).any(foreign) {
+        if manifest.parts.iter().chain([&manifest.backup_manifest]).chain(&manifest.names).any(foreign) {
             return Err("it names objects outside its own folder".to_owned());
         }
         if manifest.stop_lsn <= manifest.start_lsn || manifest.parts.is_empty() {

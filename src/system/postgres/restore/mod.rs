@@ -70,6 +70,9 @@ pub struct Plan {
     pub segments: Vec<String>,
     /// The end of the last one.
     pub end: Lsn,
+    /// The last transaction that must have ended in the restored server, read from the WAL before; asserted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ended: Option<DateTime<Utc>>,
 }
 
 impl Plan {
@@ -520,6 +523,11 @@ impl Restore {
                 }
             }
             _ => {}
+        }
+        // To the microsecond: it was read in the same record.
+        if let Some(expected) = self.plan.last_ended.filter(|expected| standing.commit != Some(*expected)) {
+            let found = standing.commit.map_or_else(|| "none at all".to_owned(), |time| time.to_rfc3339());
+            return wrong(format!("its last transaction is {found}, and the WAL says {}", expected.to_rfc3339()));
         }
         assert_not_archiving(client).await
     }
