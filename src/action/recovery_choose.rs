@@ -108,8 +108,8 @@ impl RecoveryChoose {
                 .fact(&format!("lsn.{system}"), exact.lsn.to_string())
                 .fact(&format!("commits_lost.{system}"), exact.commits_lost)
                 .fact(&format!("bytes_lost.{system}"), exact.bytes_lost);
-            let side = if exact.inclusive { "with" } else { "just before" };
-            let last = exact.last_commit.map_or_else(String::new, |at| format!(", the commit of {at}"));
+            let side = if exact.inclusive { "with" } else { "before" };
+            let last = exact.last_commit.map_or_else(String::new, |at| format!("; the last commit is of {at}"));
             let (commits, bytes) = (exact.commits_lost, exact.bytes_lost);
             let text = format!(
                 "{system}: stops {side} {}{last}; {commits} commits behind it, {bytes} bytes of WAL, are given up",

@@ -263,6 +263,10 @@ pub fn preview() -> Preview {
                     preview.warnings.push(text);
                 }
                 preview.loss_seconds = loss.map(|loss| loss.max(0.0)).or(preview.loss_seconds);
+                if let Some((commits, bytes)) = recovery::lost(window, system, target) {
+                    preview.commits_lost = add(preview.commits_lost, commits);
+                    preview.bytes_lost = add(preview.bytes_lost, bytes);
+                }
                 preview.lines.push(format!("{system}: base backup {}", plan.backup.label));
                 preview.warnings.extend(plan.warnings);
             }

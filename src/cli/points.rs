@@ -96,7 +96,7 @@ fn judge(window: &Window, point: &RecoveryPoint, json: bool) -> Result<ExitCode>
                     let cut = if aof.cut { "cut at" } else { "whole, to" };
                     println!("  {system}: append-only file {}, {cut} {}", aof.label, time(aof.at));
                 }
-                if let Some(skew) = recovery::skews(window, &point).get(system) {
+                if let Some(skew) = recovery::skews(window, point).get(system) {
                     println!("    {:.3} s before the target", skew.as_seconds_f64());
                 }
             }

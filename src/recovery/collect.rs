@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use super::exact::Exact;
 use super::history::Reading;
 use super::plan::{Wanted, plan};
-use super::settle::settle;
+use super::settle::{settle, settle_redis};
 use crate::clock;
 use crate::event::{Failure, Lsn, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 use crate::inventory::{Inventory, System, SystemDetail};
@@ -153,6 +153,11 @@ impl Looked {
                 let resolved = resolve(consistent(&point)).await.map_err(broken)??;
                 point.resolved.insert(system.clone(), resolved);
             }
+        }
+        // Redis follows what was found, where the target itself says no time.
+        let last = point.resolved.values().filter_map(|resolved| resolved.last_commit).max();
+        if let (Some(last), false) = (last, matches!(target, RecoveryTarget::Time { .. } | RecoveryTarget::Latest)) {
+            settle_redis(&self.window, Some(last), &mut point)?;
         }
         Ok(point)
     }

@@ -61,13 +61,18 @@ impl Kept {
             }
             Fact::Abort(abort) => {
                 self.ended = Some(abort.time);
-                self.record = Some((abort.lsn, abort.lsn));
+                self.record = Some((abort.lsn, behind(abort.lsn)));
             }
-            Fact::Prepared(prepared) => self.record = Some((prepared.lsn, prepared.lsn)),
+            Fact::Prepared(prepared) => self.record = Some((prepared.lsn, behind(prepared.lsn))),
             Fact::RestorePoint { lsn, end, .. } => self.record = Some((*lsn, *end)),
             _ => {}
         }
     }
+}
+
+/// Before the record that follows the one at `lsn`, wherever that begins.
+fn behind(lsn: Lsn) -> Lsn {
+    Lsn(lsn.0 + 1)
 }
 
 impl Mark {
@@ -107,6 +112,11 @@ enum Past {
 }
 
 impl Exact {
+    /// The last record that settles something: nothing may follow it.
+    fn last(&self) -> Lsn {
+        self.marks.last().and_then(|mark| mark.kept.record).map_or(self.end, |(lsn, _)| lsn)
+    }
+
     pub fn timeline(&self) -> u32 {
         self.timeline
     }
@@ -154,11 +164,13 @@ impl Exact {
         }
         let place = match found {
             Some((Past::RolledBack, _)) => return Err(Refusal::RolledBack { system: system.to_owned() }.into()),
+            // Before the next record: a server that stops *with* a record does not tell of that one's time.
             Some((Past::Before, at)) => match kept.record.filter(|(lsn, _)| *lsn >= consistent) {
-                Some((lsn, _)) => (lsn, true),
+                Some((_, end)) => (end, false),
                 None => (at, false),
             },
-            Some((_, at)) => (at, true),
+            Some((_, at)) if at == self.last() => (at, true),
+            Some((_, at)) => (behind(at), false),
             // All of it is kept.
             None => match target {
                 RecoveryTarget::Xid { .. } | RecoveryTarget::RestorePoint { .. } => {
@@ -168,7 +180,7 @@ impl Exact {
                 }
                 _ => {
                     kept = self.marks.last().map_or(kept, |mark| mark.kept);
-                    (kept.record.map_or(self.end, |(lsn, _)| lsn), true)
+                    (self.last(), true)
                 }
             },
         };

@@ -19,4 +19,4 @@ pub use collect::{Looked, bucket_of, collect, look};
 pub use exact::Exact;
 pub use plan::{Plan, Wanted, plan};
 pub use refusal::Refusal;
-pub use settle::{settle, skews};
+pub use settle::{lost, settle, skews};

@@ -290,11 +290,21 @@ fn before(backup: &BaseBackup, wanted: &Wanted) -> bool {
     }
 }
 
-/// The moment a target stands for, where it is one.
-pub(super) fn moment(target: &RecoveryTarget, incident: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
-    match target {
+/// The moment a target stands for: its own, that of what the WAL was found to hold, or else the incident's.
+pub(super) fn moment(window: &Window, target: &RecoveryTarget) -> Option<DateTime<Utc>> {
+    let of_postgres = |find: &dyn Fn(&SystemWindow) -> Option<DateTime<Utc>>| window.systems.iter().find_map(find);
+    let found = match target {
         RecoveryTarget::Time { time } => Some(*time),
-        RecoveryTarget::Latest => None,
-        _ => incident,
-    }
+        RecoveryTarget::Latest => return None,
+        RecoveryTarget::Xid { xid } => of_postgres(&|found| {
+            let SystemWindow::Postgres { history: Some(history), .. } = found else { return None };
+            history.suspects.iter().find(|suspect| u64::from(suspect.xid) == *xid).map(|suspect| suspect.at)
+        }),
+        RecoveryTarget::RestorePoint { name } => of_postgres(&|found| {
+            let SystemWindow::Postgres { restore_points, .. } = found else { return None };
+            restore_points.iter().find(|point| point.name == *name).map(|point| point.at)
+        }),
+        RecoveryTarget::Lsn { .. } => None,
+    };
+    found.or(window.incident)
 }

@@ -29,28 +29,41 @@ pub fn settle(window: &Window, target: &RecoveryTarget, inclusive: bool) -> Resu
                 }
                 point.backups.insert(system.clone(), plan.restore.label);
             }
-            SystemWindow::Redis { system, snapshots, aof, .. } => {
-                let limit = moment(target, window.incident);
-                let newest = snapshots.iter().filter(|s| limit.is_none_or(|limit| s.at <= limit)).max_by_key(|s| s.at);
-                let nearest = aof.iter().filter_map(|range| reach(range, limit)).max_by_key(|point| point.at);
-                match (newest, nearest) {
-                    // The same moment: the snapshot is loaded with less work.
-                    (Some(newest), nearest) if nearest.as_ref().is_none_or(|nearest| nearest.at <= newest.at) => {
-                        point.snapshots.insert(system.clone(), newest.label.clone());
-                    }
-                    (_, Some(nearest)) => drop(point.aof.insert(system.clone(), nearest)),
-                    (_, None) => {
-                        let earliest = snapshots.iter().map(|snapshot| snapshot.at);
-                        let earliest = earliest.chain(aof.iter().map(|range| range.from)).min();
-                        return Err(Refusal::NoSnapshot { system: system.clone(), earliest });
-                    }
-                }
-            }
+            SystemWindow::Redis { .. } => {}
         }
     }
+    settle_redis(window, moment(window, target), &mut point)?;
     // Nothing but Redis: no timeline is followed, and 1 is as good as any.
     point.timeline = point.timeline.max(1);
     Ok(point)
+}
+
+/// Picks for every Redis what comes nearest to `limit` from before; the newest without a limit.
+pub(super) fn settle_redis(
+    window: &Window,
+    limit: Option<DateTime<Utc>>,
+    point: &mut RecoveryPoint,
+) -> Result<(), Refusal> {
+    for found in &window.systems {
+        let SystemWindow::Redis { system, snapshots, aof, .. } = found else { continue };
+        point.snapshots.remove(system);
+        point.aof.remove(system);
+        let newest = snapshots.iter().filter(|s| limit.is_none_or(|limit| s.at <= limit)).max_by_key(|s| s.at);
+        let nearest = aof.iter().filter_map(|range| reach(range, limit)).max_by_key(|point| point.at);
+        match (newest, nearest) {
+            // The same moment: the snapshot is loaded with less work.
+            (Some(newest), nearest) if nearest.as_ref().is_none_or(|nearest| nearest.at <= newest.at) => {
+                point.snapshots.insert(system.clone(), newest.label.clone());
+            }
+            (_, Some(nearest)) => drop(point.aof.insert(system.clone(), nearest)),
+            (_, None) => {
+                let earliest = snapshots.iter().map(|snapshot| snapshot.at);
+                let earliest = earliest.chain(aof.iter().map(|range| range.from)).min();
+                return Err(Refusal::NoSnapshot { system: system.clone(), earliest });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The last point of a range that holds nothing from `limit` on. An append-only file knows seconds: it is cut at the
@@ -69,9 +82,14 @@ fn reach(range: &AofRange, limit: Option<DateTime<Utc>>) -> Option<AofPoint> {
     }
 }
 
-/// How far each snapshot, or cut, lies before the target (or before the incident, where the target is not a moment).
+/// How far each snapshot, or cut, lies before the target; before the incident, where nobody knows when the target was.
 pub fn skews(window: &Window, point: &RecoveryPoint) -> BTreeMap<String, chrono::Duration> {
-    let Some(target) = moment(&point.target, window.incident).or(window.incident) else { return BTreeMap::new() };
+    let resolved = point.resolved.values().filter_map(|resolved| resolved.last_commit).max();
+    let target = match &point.target {
+        RecoveryTarget::Time { time } => Some(*time),
+        _ => resolved.or_else(|| moment(window, &point.target)),
+    };
+    let Some(target) = target.or(window.incident) else { return BTreeMap::new() };
     let at = |system: &str, label: &str| {
         window.systems.iter().find_map(|found| match found {
             SystemWindow::Redis { system: name, snapshots, .. } if name == system => {
@@ -83,4 +101,30 @@ pub fn skews(window: &Window, point: &RecoveryPoint) -> BTreeMap<String, chrono:
     let snapshots = point.snapshots.iter().filter_map(|(system, label)| Some((system.clone(), at(system, label)?)));
     let cuts = point.aof.iter().map(|(system, point)| (system.clone(), point.at));
     snapshots.chain(cuts).map(|(system, at)| (system, target - at)).collect()
+}
+
+/// Commits and bytes of WAL of a system that lie behind a target: exact for a suspect and at the steps of its rates.
+pub fn lost(window: &Window, system: &str, target: &RecoveryTarget) -> Option<(u64, u64)> {
+    let history = window.systems.iter().find_map(|found| match found {
+        SystemWindow::Postgres { system: name, history, .. } if name == system => history.as_deref(),
+        _ => None,
+    })?;
+    let all = history.to.0.saturating_sub(history.from.0);
+    let kept = match target {
+        RecoveryTarget::Latest => (history.commits, all),
+        RecoveryTarget::Xid { xid } => {
+            let suspect = history.suspects.iter().find(|suspect| u64::from(suspect.xid) == *xid)?;
+            (suspect.commits_before, suspect.lsn.0.saturating_sub(history.from.0))
+        }
+        _ => {
+            let at = moment(window, target)?;
+            if history.to_time.is_some_and(|last| at > last) {
+                return Some((0, 0));
+            }
+            // The finest that covers it.
+            let rate = history.rates.iter().filter(|rate| rate.before(at).is_some()).min_by_key(|rate| rate.step_ms)?;
+            rate.before(at)?
+        }
+    };
+    Some((history.commits.saturating_sub(kept.0), all.saturating_sub(kept.1)))
 }
