@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lifeboat::clock;
+use lifeboat::system::postgres::connect;
 use lifeboat::system::postgres::wal::read::{Damage, Fact, Joined, Listed, Source, State, Step, Walk};
 
 use crate::support::postgres::{Primary, account};
@@ -124,6 +125,10 @@ impl Written {
         std::fs::write(&path, settings).expect("postgresql.auto.conf");
         primary.up().await;
         let recovered = async {
+            // It lets nobody in before it has recovered.
+            while connect(&primary.url).await.is_err() {
+                clock::sleep(Duration::from_millis(20)).await;
+            }
             while primary.value("select pg_is_in_recovery()").await != "f" {
                 clock::sleep(Duration::from_millis(20)).await;
             }
