@@ -182,6 +182,56 @@ async fn latest_and_an_lsn_end_where_they_should() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_later_point_goes_on_from_an_earlier_one_and_an_earlier_one_begins_anew() {
+    let primary = shop().await;
+    let mut points = Vec::new();
+    for round in 0..4 {
+        primary
+            .sql(&format!("insert into orders (item) select 'round {round} ' || g from generate_series(1, 300) g"))
+            .await;
+        let lsn = primary.value("select pg_current_wal_insert_lsn()::text").await;
+        points.push((RecoveryTarget::Lsn { lsn: lsn.parse().unwrap() }, primary.value(DIGEST).await));
+        // Some points share a segment, others do not.
+        if round != 1 {
+            primary.archive().await;
+        }
+    }
+    primary.sql("insert into orders (item) select 'end ' || g from generate_series(1, 300) g").await;
+    primary.archive().await;
+    points.push((RecoveryTarget::Latest, primary.value(DIGEST).await));
+
+    let clone = Clone { directory: primary.path("clone") };
+    let go = async |index: usize| {
+        let (target, expected) = &points[index];
+        let mut restore = restore_of(&primary, target.clone(), matches!(target, RecoveryTarget::Latest), "clone").await;
+        // As after the operator went back to the step.
+        restore.owner.effect_key = format!("restore-db#{index}");
+        let (report, mut reports) = Reporter::channel(1024);
+        restore.report = report;
+        let restored = restore.run().await.unwrap_or_else(|failure| panic!("{index}: {failure:?}"));
+        assert_eq!(at(&restored, DIGEST).await, *expected, "{index}");
+        assert_eq!(at(&restored, STATE).await, "true paused");
+        let mut said = Vec::new();
+        while let Some(report) = reports.recv().await {
+            if let Report::Line(line) = report {
+                said.push(line);
+            }
+        }
+        (restored, said.join("\n"))
+    };
+    let (first, _) = go(0).await;
+    for index in 1..points.len() {
+        let (restored, said) = go(index).await;
+        assert!(said.contains("the base backup is kept") && !said.contains("unpacked"), "{index}: {said}");
+        assert_eq!((restored.base_seconds, restored.found), (0.0, false));
+        assert!(restored.lsn > first.lsn && restored.pid != first.pid);
+    }
+    let (_, said) = go(1).await;
+    assert!(said.contains("replay never goes back") && said.contains("unpacked"), "{said}");
+    drop(clone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hole_is_never_crossed() {
     let primary = shop().await;
     primary.archive().await;

@@ -26,6 +26,15 @@ pub struct Settings<'a> {
     pub keep_wal: u64,
 }
 
+/// Whose configuration lies in the data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// The source's, as they were backed up: kept aside.
+    Source,
+    /// Ours, for an earlier target: replaced.
+    Ours,
+}
+
 /// Which part of a restore's life the configuration is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -105,11 +114,11 @@ impl Settings<'_> {
     }
 
     /// Moves the source's files aside and writes ours, with the signal file.
-    pub fn write(&self, data: &Path, owner: Option<&Account>) -> Result<(), Failure> {
+    pub fn write(&self, data: &Path, owner: Option<&Account>, files: Files) -> Result<(), Failure> {
         let go = || {
             let aside = data.join(super::target::OURS).join("source");
             std::fs::create_dir_all(&aside)?;
-            for name in NAMES {
+            for name in NAMES.iter().filter(|_| files == Files::Source) {
                 match std::fs::rename(data.join(name), aside.join(name)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}

@@ -3,6 +3,7 @@
 //! Unpacking and staging run side by side. The server is started on files that were all verified, replays from the stage,
 //! and stops at the target. Nothing is claimed before it was asked what it is and where it stands.
 
+mod assert;
 mod config;
 mod find;
 mod target;
@@ -17,7 +18,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
-use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::base::Manifest;
@@ -34,10 +34,12 @@ use crate::process::{Account, Spec};
 use crate::secret::Secret;
 use crate::store::Bucket;
 
+pub(super) use assert::assert_not_archiving;
+pub use assert::locked_tables;
 pub use find::{Found, find};
 
-use config::Settings;
 pub(super) use config::switch_to_promoted;
+use config::{Files, Settings};
 pub use target::{Marker, Owner, Place, State, read_marker, undo};
 pub(super) use target::{Target, running_server};
 pub(super) use watch::Standing;
@@ -170,6 +172,11 @@ impl Restored {
     }
 }
 
+/// Bytes as a number of segments, and two at least.
+fn segments(manifest: &Manifest, bytes: u64) -> u64 {
+    bytes.div_ceil(manifest.wal_segment_bytes).max(2)
+}
+
 struct Ready {
     place: Place,
     pid: u32,
@@ -180,7 +187,8 @@ struct Ready {
 
 impl Restore {
     /// Returns once recovery is paused at the target and the server was asked what it is. Runs again on its own
-    /// directory: a server that an earlier run started on verified files is watched on; anything less begins anew.
+    /// directory: a server that an earlier run started on verified files is watched on, one that stands at an earlier point
+    /// of the same history goes on from there; anything less begins anew.
     pub async fn run(self) -> Result<Restored, Failure> {
         let began = clock::boot_now();
         let account = self.account()?;
@@ -195,7 +203,19 @@ impl Restore {
                     .await;
                 ready
             }
-            None => self.prepare(&target, &manifest, account.as_ref(), &stop).await?,
+            None => match self.standing_before(before.as_ref()) {
+                Some((place, lsn)) => self.advance(&target, &manifest, account.as_ref(), place, lsn, &stop).await?,
+                None => {
+                    if let Some(Marker { state: State::Paused { lsn, .. }, .. }) = &before {
+                        self.report
+                            .say(format!(
+                                "the restored server stands at {lsn}, and replay never goes back: it begins anew"
+                            ))
+                            .await;
+                    }
+                    self.prepare(&target, &manifest, account.as_ref(), &stop).await?
+                }
+            },
         };
         let result = self.finish(&target, &manifest, &ready, began).await;
         if result.is_err() {
@@ -232,6 +252,46 @@ impl Restore {
         Some(Ready { place: place.clone(), pid, base_seconds: 0.0, counters: Arc::default(), found: true })
     }
 
+    /// Where an earlier restore of the same backup stands, when the target lies ahead of it. Replay never goes back. That it
+    /// is of the same drill and system was found when the directory was claimed; a step that was gone back to may go on.
+    fn standing_before(&self, before: Option<&Marker>) -> Option<(Place, Lsn)> {
+        let marker = before
+            .filter(|marker| marker.plan.label == self.plan.label && marker.plan.timeline == self.plan.timeline)?;
+        let State::Paused { place, lsn } = &marker.state else { return None };
+        let ahead = match &self.plan.target {
+            RecoveryTarget::Lsn { lsn: target } => target > lsn,
+            RecoveryTarget::Latest => true,
+            // Whether it lies ahead is known only when recovery comes to it.
+            _ => false,
+        };
+        ahead.then(|| (place.clone(), *lsn))
+    }
+
+    /// Goes on from where an earlier run stands: the files stay, the server replays up to the new target.
+    async fn advance(
+        &self,
+        target: &Target,
+        manifest: &Manifest,
+        account: Option<&Account>,
+        place: Place,
+        from: Lsn,
+        stop: &CancellationToken,
+    ) -> Result<Ready, Failure> {
+        self.report
+            .say(format!("the restored server stands at {from}; it goes on from there, the base backup is kept"))
+            .await;
+        target::stop_server(&self.directory).await?;
+        let bin = programs(self.bin.as_deref(), manifest.version_number / 10_000).await?;
+        target.renew_stage(account)?;
+        let counters = Arc::new(Counters::default());
+        let window = Arc::new(AtomicU64::new(segments(manifest, WINDOW)));
+        let stager = self.stager(target, manifest, account, &counters, &window)?;
+        let (runtime, stager_stop) = (tokio::runtime::Handle::current(), stop.clone());
+        drop(tokio::task::spawn_blocking(move || stager.run(&runtime, &stager_stop)));
+        let pid = self.begin(&bin, target, manifest, account, &place, Files::Ours).await?;
+        Ok(Ready { place, pid, base_seconds: 0.0, counters, found: false })
+    }
+
     async fn prepare(
         &self,
         target: &Target,
@@ -240,24 +300,42 @@ impl Restore {
         stop: &CancellationToken,
     ) -> Result<Ready, Failure> {
         let began = clock::boot_now();
-        let marker = |state| Marker { format: 1, owner: self.owner.clone(), plan: self.plan.clone(), state };
+        let marker = Marker { format: 1, owner: self.owner.clone(), plan: self.plan.clone(), state: State::Unpacking };
         target.wipe().await?;
-        target.mark(&marker(State::Unpacking))?;
+        target.mark(&marker)?;
         let bin = programs(self.bin.as_deref(), manifest.version_number / 10_000).await?;
-        let keep_wal = self.check_space(manifest)?;
+        self.check_space(manifest, manifest.bytes)?;
         let place = self.place(target, account)?;
         let counters = Arc::new(Counters::default());
-        let segments = |bytes: u64| bytes.div_ceil(manifest.wal_segment_bytes).max(2);
         let busy = std::thread::available_parallelism().is_ok_and(|cores| cores.get() <= unpack::SIDE_BY_SIDE);
         let beside = if busy { WINDOW_BESIDE_UNPACKING } else { WINDOW };
-        let window = Arc::new(AtomicU64::new(segments(beside)));
+        let window = Arc::new(AtomicU64::new(segments(manifest, beside)));
         let stager = self.stager(target, manifest, account, &counters, &window)?;
         let (runtime, stager_stop) = (tokio::runtime::Handle::current(), stop.clone());
         let mut staging = tokio::task::spawn_blocking(move || stager.run(&runtime, &stager_stop));
         self.unpack(target, manifest, account, &counters, &mut staging, stop).await?;
-        window.store(segments(WINDOW), Ordering::Relaxed);
+        window.store(segments(manifest, WINDOW), Ordering::Relaxed);
         let base_seconds = (clock::boot_now() - began).as_secs_f64();
-        let control = ControlData::read(&bin, &self.directory).await?;
+        let pid = self.begin(&bin, target, manifest, account, &place, Files::Source).await?;
+        self.report
+            .say(format!("base backup {} verified and unpacked; recovery begins (pid {pid})", self.plan.label))
+            .await;
+        // A stager that fails ends by itself, and the server then gets the same answer from the bucket.
+        Ok(Ready { place, pid, base_seconds, counters, found: false })
+    }
+
+    /// Configures the server for the target and starts it.
+    async fn begin(
+        &self,
+        bin: &std::path::Path,
+        target: &Target,
+        manifest: &Manifest,
+        account: Option<&Account>,
+        place: &Place,
+        files: Files,
+    ) -> Result<u32, Failure> {
+        let keep_wal = self.check_space(manifest, 0)?;
+        let control = ControlData::read(bin, &self.directory).await?;
         if control.system_identifier != manifest.system_identifier {
             return Err(Failure::new(
                 "the unpacked cluster is not the one that was backed up",
@@ -274,31 +352,32 @@ impl Restore {
             plan: &self.plan,
             manifest,
             floor: manifest.floor.max(control.floor),
-            place: &place,
+            place,
             restore_command: &restore_command(&self.lifeboat, &fetch),
             keep_wal,
         };
-        settings.write(&self.directory, account)?;
+        settings.write(&self.directory, account, files)?;
         // Before the start: a run that is killed right after it leaves a server that can be found.
-        target.mark(&marker(State::Started(place.clone())))?;
-        let pid = self.start(&bin, target, account)?;
-        self.report
-            .say(format!("base backup {} verified and unpacked; recovery begins (pid {pid})", self.plan.label))
-            .await;
-        // A stager that fails ends by itself, and the server then gets the same answer from the bucket.
-        Ok(Ready { place, pid, base_seconds, counters, found: false })
+        target.mark(&Marker {
+            format: 1,
+            owner: self.owner.clone(),
+            plan: self.plan.clone(),
+            state: State::Started(place.clone()),
+        })?;
+        self.start(bin, target, account)
     }
 
     /// Returns how much WAL the server may keep, in bytes: replayed segments stay until a restartpoint.
-    fn check_space(&self, manifest: &Manifest) -> Result<u64, Failure> {
+    /// `data` bytes of the base backup are still to come.
+    fn check_space(&self, manifest: &Manifest, data: u64) -> Result<u64, Failure> {
         let stat = nix::sys::statvfs::statvfs(&self.directory)
             .map_err(|error| Failure::new("the free disk space cannot be read", error))?;
         let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
         let wal = (self.plan.segments.len() as u64 * manifest.wal_segment_bytes).min(LEAST_WAL);
-        let need = manifest.bytes + wal + RESERVE;
+        let need = data + wal + RESERVE;
         if free < need {
             let mib = |bytes: u64| bytes >> 20;
-            let (all, data, wal, free) = (mib(need), mib(manifest.bytes), mib(wal), mib(free));
+            let (all, data, wal, free) = (mib(need), mib(data), mib(wal), mib(free));
             return Err(Failure::new(
                 format!("there is not enough space in {}", self.directory.display()),
                 format!("{all} MiB are needed ({data} MiB data, {wal} MiB WAL), {free} MiB are free"),
@@ -475,93 +554,6 @@ impl Restore {
             found: ready.found,
         })
     }
-
-    /// The server is up; whether it is what was asked for is another question.
-    async fn assert(
-        &self,
-        client: &Client,
-        manifest: &Manifest,
-        identity: &Identity,
-        standing: &Standing,
-    ) -> Result<(), Failure> {
-        let wrong = |why: String| {
-            Err(Failure::new("the restored server is up, but not where it should be", why)
-                .now("do not use it; undo this restore and choose again"))
-        };
-        if identity.system_identifier != manifest.system_identifier {
-            return wrong(format!(
-                "system identifier {}, expected {}",
-                identity.system_identifier, manifest.system_identifier
-            ));
-        }
-        let here = self.directory.canonicalize().ok();
-        if identity.data_directory.as_ref().and_then(|path| path.canonicalize().ok()) != here {
-            return wrong(format!("its data directory is {:?}", identity.data_directory));
-        }
-        if identity.timeline > self.plan.timeline {
-            return wrong(format!("it is on timeline {}, expected {}", identity.timeline, self.plan.timeline));
-        }
-        if standing.lsn < manifest.stop_lsn {
-            return wrong(format!("it stands at {}, before the backup's end at {}", standing.lsn, manifest.stop_lsn));
-        }
-        match (&self.plan.target, standing.commit) {
-            (RecoveryTarget::Time { time }, Some(commit))
-                if commit > *time || (!self.plan.inclusive && commit >= *time) =>
-            {
-                return wrong(format!("its last commit is of {commit}, after the target {time}"));
-            }
-            (RecoveryTarget::Lsn { lsn }, _) if self.plan.inclusive && standing.lsn < *lsn => {
-                return wrong(format!("it stands at {}, before the target {lsn}", standing.lsn));
-            }
-            (RecoveryTarget::Lsn { lsn }, _) if !self.plan.inclusive && standing.lsn > *lsn => {
-                return wrong(format!("it stands at {}, after the target {lsn}", standing.lsn));
-            }
-            (RecoveryTarget::Latest, _) => {
-                let last = Segment::before(self.plan.end, self.plan.timeline, manifest.wal_segment_bytes);
-                if standing.lsn <= last.start() || standing.lsn > self.plan.end {
-                    return wrong(format!("it stands at {}, and the WAL goes to {}", standing.lsn, self.plan.end));
-                }
-            }
-            _ => {}
-        }
-        // To the microsecond: it was read in the same record. A server that stopped with a record does not know its time.
-        let told = !(self.plan.inclusive && matches!(self.plan.target, RecoveryTarget::Lsn { .. }));
-        if let Some(expected) = self.plan.last_ended.filter(|expected| told && standing.commit != Some(*expected)) {
-            let found = standing.commit.map_or_else(|| "none at all".to_owned(), |time| time.to_rfc3339());
-            return wrong(format!("its last transaction is {found}, and the WAL says {}", expected.to_rfc3339()));
-        }
-        assert_not_archiving(client).await
-    }
-}
-
-/// Tables under a lock that recovery itself holds: a transaction in flight at the target (a DROP, an ALTER) took it, and
-/// only the promotion ends that transaction.
-pub async fn locked_tables(client: &Client) -> Result<Vec<String>, PgError> {
-    let rows = client
-        .query(
-            "select distinct c.oid::regclass::text
-               from pg_locks l join pg_stat_activity a on a.pid = l.pid and a.backend_type = 'startup'
-               join pg_class c on c.oid = l.relation
-              where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock' and c.relkind in ('r', 'p', 'm')
-                and l.database = (select oid from pg_database where datname = current_database())
-                and c.relnamespace <> 'pg_toast'::regnamespace
-              order by 1",
-            &[],
-        )
-        .await
-        .map_err(|error| PgError::sql("looking at recovery's locks", &error))?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
-}
-
-/// A clone that archives pollutes the archive it came from.
-pub(super) async fn assert_not_archiving(client: &Client) -> Result<(), Failure> {
-    let row = client.query_one("select current_setting('archive_mode')", &[]).await;
-    let mode: String = row.map_err(|error| PgError::sql("asking for archive_mode", &error))?.get(0);
-    if mode == "off" {
-        return Ok(());
-    }
-    Err(Failure::new("the restored server would archive its WAL", format!("archive_mode is {mode}"))
-        .now("stop it: it must not write into the source's archive"))
 }
 
 fn encoded(text: &str) -> String {

@@ -200,6 +200,24 @@ impl Target {
         wipe().map_err(failed("emptying", &self.path))
     }
 
+    /// An empty stage, and a new log: what an earlier server said is not taken for this one's.
+    pub fn renew_stage(&self, account: Option<&Account>) -> Result<(), Failure> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let (stage, log) = (self.ours("stage"), self.ours("server.log"));
+        let renew = || {
+            if log.exists() {
+                std::fs::rename(&log, self.ours("server.log.before"))?;
+            }
+            match std::fs::remove_dir_all(&stage) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            std::fs::DirBuilder::new().mode(0o700).create(&stage)?;
+            account.map_or(Ok(()), |account| account.give(&stage))
+        };
+        renew().map_err(failed("preparing", &self.path))
+    }
+
     /// `<directory>/.lifeboat/<name>`
     pub fn ours(&self, name: &str) -> PathBuf {
         self.path.join(OURS).join(name)
