@@ -231,6 +231,76 @@ async fn a_later_point_goes_on_from_an_earlier_one_and_an_earlier_one_begins_ane
     drop(clone);
 }
 
+/// A file system of its own, on a loop device.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn xfs(primary: &Primary) -> Self {
+        let (image, place) = (primary.path("xfs.img"), primary.path("xfs"));
+        std::fs::File::create(&image).and_then(|file| file.set_len(8 << 30)).expect("a sparse file");
+        std::fs::create_dir(&place).expect("a mount point");
+        let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
+            let status = std::process::Command::new(program).args(arguments).status();
+            assert!(status.expect(program).success(), "{program}");
+        };
+        run("mkfs.xfs", &["-q".as_ref(), image.as_os_str()]);
+        run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_os_str(), place.as_os_str()]);
+        Self(place)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts a file system of its own, as root: tests/run --long"]
+async fn where_blocks_are_shared_an_earlier_point_needs_no_second_download() {
+    let primary = shop().await;
+    let mut points = Vec::new();
+    for round in 0..2 {
+        let lsn = primary.value("select pg_current_wal_insert_lsn()::text").await;
+        points.push((RecoveryTarget::Lsn { lsn: lsn.parse().unwrap() }, primary.value(DIGEST).await));
+        primary.sql(&format!("delete from orders where id % 3 = {round}")).await;
+    }
+    primary.archive().await;
+    let mounted = Mounted::xfs(&primary);
+    let directory = mounted.0.join("clone");
+    let clone = Clone { directory: directory.clone() };
+    let mut parts_read = Vec::new();
+    for index in [1, 0, 1] {
+        let (target, expected) = &points[index];
+        let mut restore = restore_of(&primary, target.clone(), false, "unused").await;
+        restore.directory = directory.clone();
+        let base = primary.path(&format!("bucket/orders-db/base/{}", restore.plan.label));
+        let (report, mut reports) = Reporter::channel(1024);
+        restore.report = report;
+        let restored = restore.run().await.unwrap_or_else(|failure| panic!("{index}: {failure:?}"));
+        assert_eq!(at(&restored, DIGEST).await, *expected, "{index}");
+        let mut said = String::new();
+        while let Some(report) = reports.recv().await {
+            if let Report::Line(line) = report {
+                said += &line;
+                said += "\n";
+            }
+        }
+        parts_read.push(said.contains("verified and unpacked"));
+        // What comes later lives on what was kept.
+        for part in std::fs::read_dir(&base).unwrap().flatten().map(|entry| entry.path()) {
+            if part.to_string_lossy().contains("/part-") {
+                let bytes = std::fs::metadata(&part).unwrap().len();
+                std::fs::write(&part, vec![0; usize::try_from(bytes).unwrap()]).unwrap();
+            }
+        }
+    }
+    assert_eq!(parts_read, [true, false, false]);
+    let kept = directory.join(".lifeboat");
+    assert!(std::fs::read_dir(&kept).unwrap().flatten().any(|e| e.file_name().to_string_lossy().starts_with("base-")));
+    drop(clone);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hole_is_never_crossed() {
     let primary = shop().await;

@@ -6,6 +6,7 @@
 mod assert;
 mod config;
 mod find;
+mod keep;
 mod target;
 mod unpack;
 mod watch;
@@ -301,7 +302,8 @@ impl Restore {
     ) -> Result<Ready, Failure> {
         let began = clock::boot_now();
         let marker = Marker { format: 1, owner: self.owner.clone(), plan: self.plan.clone(), state: State::Unpacking };
-        target.wipe().await?;
+        let kept = target.kept(&self.plan.label);
+        target.wipe(kept.as_deref()).await?;
         target.mark(&marker)?;
         let bin = programs(self.bin.as_deref(), manifest.version_number / 10_000).await?;
         self.check_space(manifest, manifest.bytes)?;
@@ -313,13 +315,28 @@ impl Restore {
         let stager = self.stager(target, manifest, account, &counters, &window)?;
         let (runtime, stager_stop) = (tokio::runtime::Handle::current(), stop.clone());
         let mut staging = tokio::task::spawn_blocking(move || stager.run(&runtime, &stager_stop));
-        self.unpack(target, manifest, account, &counters, &mut staging, stop).await?;
+        let what = match &kept {
+            Some(kept) => {
+                target
+                    .bring_back(kept)
+                    .map_err(|error| Failure::new("the kept base backup cannot be taken again", error))?;
+                "taken again from this disk"
+            }
+            None => {
+                self.unpack(target, manifest, account, &counters, &mut staging, stop).await?;
+                match target.keep_base(&self.plan.label) {
+                    Err(error) if error.kind() != std::io::ErrorKind::Unsupported => {
+                        self.report.say(format!("the base backup is not kept for another point: {error}")).await;
+                    }
+                    _ => {}
+                }
+                "verified and unpacked"
+            }
+        };
         window.store(segments(manifest, WINDOW), Ordering::Relaxed);
         let base_seconds = (clock::boot_now() - began).as_secs_f64();
         let pid = self.begin(&bin, target, manifest, account, &place, Files::Source).await?;
-        self.report
-            .say(format!("base backup {} verified and unpacked; recovery begins (pid {pid})", self.plan.label))
-            .await;
+        self.report.say(format!("base backup {} {what}; recovery begins (pid {pid})", self.plan.label)).await;
         // A stager that fails ends by itself, and the server then gets the same answer from the bucket.
         Ok(Ready { place, pid, base_seconds, counters, found: false })
     }
@@ -396,7 +413,8 @@ impl Restore {
         };
         let failed = |error| Failure::new(format!("preparing {} failed", self.directory.display()), error);
         for path in [target.path.join(target::OURS), target.ours("stage")] {
-            make(&path).map_err(failed)?;
+            // Our folder stays when a base backup was kept in it.
+            make(&path).or_else(|error| if path.is_dir() { Ok(()) } else { Err(failed(error)) })?;
         }
         let mut socket = target.ours("socket");
         // A socket's path has at most 107 bytes.

@@ -19,7 +19,7 @@ use crate::process::Account;
 pub const MARKER: &str = ".lifeboat-restore.json";
 
 /// In the data directory: held while somebody works on it.
-const LOCK: &str = ".lifeboat-lock";
+pub const LOCK: &str = ".lifeboat-lock";
 
 /// In the data directory: stage, socket, log, the source's own configuration.
 pub const OURS: &str = ".lifeboat";
@@ -183,19 +183,25 @@ impl Target {
         write().map_err(failed("writing the marker of", &self.path))
     }
 
-    /// Removes everything but marker and lock. Stops a server that still runs on it first.
-    pub async fn wipe(&self) -> Result<(), Failure> {
-        stop_server(&self.path).await?;
-        let wipe = || {
-            for entry in std::fs::read_dir(&self.path)? {
+    /// Removes everything but marker, lock and `kept`, a name in our folder. Stops a server that still runs on it first.
+    pub async fn wipe(&self, kept: Option<&Path>) -> Result<(), Failure> {
+        fn empty(directory: &Path, stays: &dyn Fn(&Path) -> bool) -> io::Result<()> {
+            for entry in std::fs::read_dir(directory)? {
                 let entry = entry?;
-                match entry.file_name().to_str() {
-                    Some(MARKER | LOCK) => {}
-                    _ if entry.file_type()?.is_dir() => std::fs::remove_dir_all(entry.path())?,
-                    _ => std::fs::remove_file(entry.path())?,
+                match entry.path() {
+                    path if stays(&path) => {}
+                    path if entry.file_type()?.is_dir() => std::fs::remove_dir_all(path)?,
+                    path => std::fs::remove_file(path)?,
                 }
             }
             Ok(())
+        }
+        stop_server(&self.path).await?;
+        let wipe = || {
+            let ours = self.path.join(OURS);
+            let [marker, lock] = [MARKER, LOCK].map(|name| self.path.join(name));
+            empty(&self.path, &|path| path == marker || path == lock || (kept.is_some() && path == ours))?;
+            kept.map_or(Ok(()), |kept| empty(&ours, &|path| path == kept))
         };
         wipe().map_err(failed("emptying", &self.path))
     }
@@ -304,7 +310,7 @@ pub async fn undo(path: &Path, drill: &str, system: &str) -> Result<String, Fail
         std::fs::rename(path, &aside).map_err(failed("setting aside", path))?;
         return Ok(format!("the promoted server was stopped; its directory is kept as {}", aside.display()));
     }
-    target.wipe().await?;
+    target.wipe(None).await?;
     // The marker goes last but one: a directory that is half removed is still known to be ours.
     for name in [MARKER, LOCK] {
         std::fs::remove_file(path.join(name)).map_err(failed("removing", path))?;
