@@ -7,13 +7,14 @@ use std::sync::Arc;
 use chrono::{FixedOffset, Local};
 
 use super::error::{CliError, Result};
+use super::forecast::Measured;
 use super::{Global, Session, evidence, paths, replay, resume, run, runtime, setup};
 use crate::clock;
 use crate::drill::DrillState;
-use crate::event::{Failure, RecoveryTarget, SystemWindow, Window};
+use crate::event::{Failure, RecoveryTarget, Window};
 use crate::inventory;
 use crate::journal::{self, DrillDir};
-use crate::recovery::{self, Wanted};
+use crate::recovery;
 use crate::runbook;
 use crate::tui::home::{Attention, DrillEntry, HomeChoice, HomeModel, HomeOptions, RunbookEntry, Severity};
 use crate::tui::{self, Depth, Options, PointPreview, Preview, Themes};
@@ -227,50 +228,19 @@ pub async fn watch(global: &Global, view: tui::Session) -> Result<()> {
     tui::run_drill(view).await.map(|_| ()).map_err(|error| failed(&error))
 }
 
-/// What a candidate of the recovery point means; computed from the window alone.
-pub fn preview() -> Preview {
-    Arc::new(|window: &Window, target: &RecoveryTarget, inclusive: bool| {
+/// What a candidate of the recovery point means; computed from the window and from what past drills took.
+pub fn preview(measured: Measured) -> Preview {
+    Arc::new(move |window: &Window, target: &RecoveryTarget, inclusive: bool| {
         let point = recovery::settle(window, target, inclusive).map_err(Failure::from)?;
-        let mut preview = PointPreview {
-            at: match target {
-                RecoveryTarget::Time { time } => Some(*time),
-                _ => None,
-            },
-            loss_seconds: None,
-            skew_seconds: recovery::skews(window, &point)
-                .values()
-                .map(|s| s.as_seconds_f64().abs())
-                .max_by(f64::total_cmp),
-            bytes_to_fetch: None,
-            commits_lost: None,
-            bytes_lost: None,
-            segments_to_replay: None,
-            ready_seconds: None,
-            lines: Vec::new(),
-            warnings: Vec::new(),
+        let cost = recovery::cost(window, &point).map_err(Failure::from)?;
+        let estimate = measured.estimate(window, &point);
+        let skews = recovery::skews(window, &point).into_iter();
+        Ok(PointPreview {
+            skews: skews.map(|(system, skew)| (system, skew.as_seconds_f64().abs())).collect(),
+            ready_seconds: estimate.map(|estimate| estimate.seconds),
+            measured_by: estimate.map_or(0, |estimate| estimate.restores),
+            cost,
             point,
-        };
-        for found in &window.systems {
-            if let SystemWindow::Postgres { system, .. } = found {
-                let plan =
-                    recovery::plan(window, system, &Wanted::of(&preview.point, system)).map_err(Failure::from)?;
-                let add = |sum: Option<u64>, more: u64| Some(sum.unwrap_or(0) + more);
-                preview.bytes_to_fetch = add(preview.bytes_to_fetch, plan.fetch_bytes);
-                preview.segments_to_replay = add(preview.segments_to_replay, plan.restore.segments.len() as u64);
-                let loss = plan.loss.map(|loss| loss.as_seconds_f64());
-                if let Some(after) = loss.filter(|loss| *loss < 0.0) {
-                    let text = format!("it lies {:.1} s after the incident: the damage comes back with it", -after);
-                    preview.warnings.push(text);
-                }
-                preview.loss_seconds = loss.map(|loss| loss.max(0.0)).or(preview.loss_seconds);
-                if let Some((commits, bytes)) = recovery::lost(window, system, target) {
-                    preview.commits_lost = add(preview.commits_lost, commits);
-                    preview.bytes_lost = add(preview.bytes_lost, bytes);
-                }
-                preview.lines.push(format!("{system}: base backup {}", plan.backup.label));
-                preview.warnings.extend(plan.warnings);
-            }
-        }
-        Ok(preview)
+        })
     })
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{CliError, Kind, Result};
 use super::evidence;
+use super::forecast::Measured;
 use super::{Global, Session, home};
 use crate::clock::{self, SystemClock};
 use crate::drill::{DrillState, StepStatus};
@@ -68,7 +69,11 @@ impl<'a> Live<'a> {
         let conclusion = tokio::spawn(conclude(driver, dir.clone(), outlet.sign_key.clone(), notices));
         let view = match unattended {
             true => print_until_the_end(&handle, &conclusion).await,
-            false => show(global, session, &handle, heard).await,
+            false => {
+                // A drill lies in the state directory's folder of drills.
+                let past = dir.path().ancestors().nth(2).map(Measured::of).unwrap_or_default();
+                show(global, session, &handle, heard, past).await
+            }
         };
         // However the view ended, the engine is told, ends what runs, and the journal is closed in order.
         leave.cancel();
@@ -175,6 +180,7 @@ async fn show(
     session: &Session,
     handle: &Handle,
     notices: mpsc::UnboundedReceiver<Notice>,
+    past: Measured,
 ) -> Result<()> {
     let (state, envelopes) = handle.feed.subscribe();
     let feed = handle.feed.clone();
@@ -186,7 +192,7 @@ async fn show(
         commands: handle.commands.clone(),
         clock: SystemClock::shared(),
         player: None,
-        preview: home::preview(),
+        preview: home::preview(past),
         notices,
         themes: home::themes(global)?,
         options: home::options(global, session, leave_text),

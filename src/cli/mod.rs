@@ -3,6 +3,7 @@
 mod completions;
 mod error;
 mod evidence;
+mod forecast;
 mod home;
 mod lint;
 mod live;
@@ -125,7 +126,7 @@ fn dispatch(cli: Cli) -> std::result::Result<ExitCode, (CliError, bool)> {
         Some(Command::Report(args)) => plain(evidence::report(&global, args)),
         Some(Command::Sign(args)) => plain(evidence::sign(&global, args)),
         Some(Command::Verify(args)) => with_json(args.json, |_| evidence::verify(&global, args)),
-        Some(Command::Points(args)) => with_json(args.json, |_| points::run(args)),
+        Some(Command::Points(args)) => with_json(args.json, |_| points::run(&global, args)),
         Some(Command::Lint(args)) => with_json(args.json, |_| lint::lint(args)),
         Some(Command::Schema(args)) => plain(lint::schema(args)),
         Some(Command::Sandbox(args)) => with_json(args.json(), |_| sandbox::run(&global, args)),

@@ -1,15 +1,17 @@
 //! `lifeboat points`: what can be recovered, as found in the buckets now.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chrono::{DateTime, Local, SecondsFormat, Utc};
 
 use super::error::{CliError, Result};
-use super::{paths, runtime};
-use crate::event::{Failure, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
+use super::forecast::Measured;
+use super::{Global, paths, runtime};
+use crate::event::{Failure, History, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 use crate::inventory;
-use crate::recovery::{self, Wanted};
+use crate::recovery;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -30,7 +32,7 @@ pub struct Args {
     pub json: bool,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(global: &Global, args: Args) -> Result<ExitCode> {
     let inventory = inventory::load(&paths::inventory(args.inventory.as_deref())?)?;
     let target: Option<RecoveryTarget> = match args.target.as_deref().map(str::parse).transpose() {
         Ok(target) => target,
@@ -58,15 +60,35 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         Some(target) => {
             let point = runtime.block_on(looked.settle(&target, args.inclusive)).map_err(CliError::failed)?;
-            judge(window, &point, args.json)
+            judge(window, &point, &Measured::of(&paths::state(global.state_dir.as_deref())?), args.json)
         }
     }
 }
 
-/// Whether a target can be reached: exit code 0, else 1 with the reason.
-fn judge(window: &Window, point: &RecoveryPoint, json: bool) -> Result<ExitCode> {
+/// Whether a target can be reached, and what that costs: exit code 0, else 1 with the reason.
+fn judge(window: &Window, point: &RecoveryPoint, measured: &Measured, json: bool) -> Result<ExitCode> {
+    let cost = recovery::cost(window, point).map_err(|refusal| CliError::failed(refusal.into()))?;
+    let estimate = measured.estimate(window, point);
+    let skews = recovery::skews(window, point);
+    let seconds = |span: chrono::TimeDelta| span.as_seconds_f64();
     if json {
-        println!("{}", serde_json::json!(point));
+        let mut value = serde_json::json!(point);
+        value["cost"] = serde_json::json!({
+            "at": cost.at,
+            "loss_seconds": cost.loss.map(seconds),
+            "seconds_lost": cost.time_lost.map(seconds),
+            "commits_lost": cost.commits_lost,
+            "bytes_lost": cost.bytes_lost,
+            "commits_kept": cost.commits_kept,
+            "skew_seconds": skews.iter().map(|(system, skew)| (system, seconds(*skew))).collect::<BTreeMap<_, _>>(),
+            "fetch_bytes": cost.fetch_bytes,
+            "replay_bytes": cost.replay_bytes,
+            "segments": cost.segments,
+            "restore_seconds": estimate.map(|estimate| estimate.seconds),
+            "measured_by": estimate.map(|estimate| estimate.restores),
+            "warnings": cost.warnings,
+        });
+        println!("{value}");
         return Ok(ExitCode::SUCCESS);
     }
     println!(
@@ -77,8 +99,8 @@ fn judge(window: &Window, point: &RecoveryPoint, json: bool) -> Result<ExitCode>
     for found in &window.systems {
         match found {
             SystemWindow::Postgres { system, .. } => {
-                let plan = recovery::plan(window, system, &Wanted::of(point, system))
-                    .map_err(|refusal| CliError::failed(refusal.into()))?;
+                let plan =
+                    recovery::plan_of(window, system, point).map_err(|refusal| CliError::failed(refusal.into()))?;
                 println!(
                     "  {system}: base backup {}, timeline {}, {} segments of WAL, at most {} bytes to fetch",
                     plan.restore.label,
@@ -86,7 +108,12 @@ fn judge(window: &Window, point: &RecoveryPoint, json: bool) -> Result<ExitCode>
                     plan.restore.segments.len(),
                     plan.fetch_bytes
                 );
-                plan.warnings.iter().for_each(|warning| println!("    ▲ {warning}"));
+                if let Some(exact) = point.resolved.get(system) {
+                    let side = if exact.inclusive { "with" } else { "before" };
+                    let last =
+                        exact.last_commit.map_or_else(String::new, |at| format!(", the last commit {}", time(at)));
+                    println!("    stops {side} {}{last}", exact.lsn);
+                }
             }
             SystemWindow::Redis { system, .. } => {
                 if let Some(snapshot) = point.snapshots.get(system) {
@@ -96,19 +123,35 @@ fn judge(window: &Window, point: &RecoveryPoint, json: bool) -> Result<ExitCode>
                     let cut = if aof.cut { "cut at" } else { "whole, to" };
                     println!("  {system}: append-only file {}, {cut} {}", aof.label, time(aof.at));
                 }
-                if let Some(skew) = recovery::skews(window, point).get(system) {
-                    println!("    {:.3} s before the target", skew.as_seconds_f64());
+                if let Some(skew) = skews.get(system) {
+                    println!("    {:.3} s before the target", seconds(*skew));
                 }
             }
         }
     }
+    if let (Some(commits), Some(bytes)) = (cost.commits_lost, cost.bytes_lost) {
+        let kept = cost.commits_kept.map_or_else(String::new, |kept| format!(", keeps {kept} commits"));
+        let span = cost.time_lost.map_or_else(String::new, |span| format!("{:.3} s, ", seconds(span)));
+        println!("  gives up {span}{commits} commits, {bytes} bytes of WAL{kept}");
+    }
+    if let Some(loss) = cost.loss {
+        println!("  loses {:.3} s up to the incident", seconds(loss));
+    }
+    if let Some(estimate) = estimate {
+        let by = match estimate.restores {
+            0 => "guessed: no past drill to measure by".to_owned(),
+            restores => format!("measured by {restores} past restores"),
+        };
+        println!("  restored in about {:.0} s ({by})", estimate.seconds);
+    }
+    cost.warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
     Ok(ExitCode::SUCCESS)
 }
 
 fn print(window: &Window) {
     for found in &window.systems {
         match found {
-            SystemWindow::Postgres { system, backups, coverage, gaps, restore_points, warnings, .. } => {
+            SystemWindow::Postgres { system, backups, coverage, gaps, restore_points, history, warnings, .. } => {
                 println!("{system} (PostgreSQL)");
                 for backup in backups {
                     println!(
@@ -136,6 +179,9 @@ fn print(window: &Window) {
                 }
                 for point in restore_points {
                     println!("  ◆ restore point {}  {}  {}", point.name, time(point.at), point.lsn);
+                }
+                if let Some(history) = history {
+                    print_history(history);
                 }
                 if backups.is_empty() {
                     println!("  nothing can be restored: there is no base backup");
@@ -173,6 +219,26 @@ fn print(window: &Window) {
                 warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
             }
         }
+    }
+}
+
+/// What the WAL says of the transactions in it.
+fn print_history(history: &History) {
+    let first = history.rates.iter().map(|rate| rate.from).min();
+    let from = first.map_or_else(String::new, |at| format!("  from {}", time(at)));
+    let to = history.to_time.map_or_else(String::new, |at| format!("  to {}", time(at)));
+    println!(
+        "  ∿ {} commits read in {} → {}  timeline {}{from}{to}",
+        history.commits, history.from, history.to, history.timeline
+    );
+    for suspect in &history.suspects {
+        println!("  ▲ suspect  {}  xid {}  {}  {suspect}", time(suspect.at), suspect.xid, suspect.lsn);
+    }
+    if history.suspects.is_empty() {
+        println!("    no drop, truncate, mass delete or mass update in it");
+    }
+    if let Some(why) = &history.stopped {
+        println!("  ✗ reading stopped at {}: {why}", history.to);
     }
 }
 

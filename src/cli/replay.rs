@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::error::{CliError, Result};
+use super::forecast::Measured;
 use super::{Global, Session, home, resume, runtime};
 use crate::clock::SystemClock;
 use crate::event::Failure;
@@ -74,7 +75,8 @@ async fn watch(global: &Global, session: &Session, player: Player) -> Result<Exi
         commands,
         clock: SystemClock::shared(),
         player: Some(Arc::new(Adapter(player))),
-        preview: home::preview(),
+        // Nothing is chosen in a replay.
+        preview: home::preview(Measured::default()),
         notices,
         themes: home::themes(global)?,
         options: home::options(global, session, "leave the replay".to_owned()),

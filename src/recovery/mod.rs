@@ -4,6 +4,7 @@
 //! drill, and in a replay.
 
 mod collect;
+mod cost;
 mod exact;
 mod history;
 mod lineage;
@@ -16,7 +17,8 @@ mod suspects;
 mod tests;
 
 pub use collect::{Looked, bucket_of, collect, look};
+pub use cost::{Cost, cost, plan_of};
 pub use exact::Exact;
 pub use plan::{Plan, Wanted, plan};
 pub use refusal::Refusal;
-pub use settle::{lost, settle, skews};
+pub use settle::{settle, skews};

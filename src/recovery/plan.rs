@@ -292,10 +292,18 @@ fn before(backup: &BaseBackup, wanted: &Wanted) -> bool {
 
 /// The moment a target stands for: its own, that of what the WAL was found to hold, or else the incident's.
 pub(super) fn moment(window: &Window, target: &RecoveryTarget) -> Option<DateTime<Utc>> {
-    let of_postgres = |find: &dyn Fn(&SystemWindow) -> Option<DateTime<Utc>>| window.systems.iter().find_map(find);
     let found = match target {
-        RecoveryTarget::Time { time } => Some(*time),
         RecoveryTarget::Latest => return None,
+        _ => own_moment(window, target),
+    };
+    found.or(window.incident)
+}
+
+/// As [`moment`], without falling back on the incident.
+pub(super) fn own_moment(window: &Window, target: &RecoveryTarget) -> Option<DateTime<Utc>> {
+    let of_postgres = |find: &dyn Fn(&SystemWindow) -> Option<DateTime<Utc>>| window.systems.iter().find_map(find);
+    match target {
+        RecoveryTarget::Time { time } => Some(*time),
         RecoveryTarget::Xid { xid } => of_postgres(&|found| {
             let SystemWindow::Postgres { history: Some(history), .. } = found else { return None };
             history.suspects.iter().find(|suspect| u64::from(suspect.xid) == *xid).map(|suspect| suspect.at)
@@ -304,7 +312,6 @@ pub(super) fn moment(window: &Window, target: &RecoveryTarget) -> Option<DateTim
             let SystemWindow::Postgres { restore_points, .. } = found else { return None };
             restore_points.iter().find(|point| point.name == *name).map(|point| point.at)
         }),
-        RecoveryTarget::Lsn { .. } => None,
-    };
-    found.or(window.incident)
+        RecoveryTarget::Lsn { .. } | RecoveryTarget::Latest => None,
+    }
 }

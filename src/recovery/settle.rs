@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 
+use super::cost::place;
 use super::plan::{Wanted, moment, plan};
 use super::refusal::Refusal;
 use crate::event::{AofPoint, AofRange, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
@@ -23,7 +24,12 @@ pub fn settle(window: &Window, target: &RecoveryTarget, inclusive: bool) -> Resu
     for found in &window.systems {
         match found {
             SystemWindow::Postgres { system, .. } => {
-                let plan = plan(window, system, &Wanted::new(target.clone(), inclusive))?;
+                let mut wanted = Wanted::new(target.clone(), inclusive);
+                if let Some((lsn, timeline)) = place(window, system, target) {
+                    wanted.target = RecoveryTarget::Lsn { lsn };
+                    wanted.timeline = Some(timeline);
+                }
+                let plan = plan(window, system, &wanted)?;
                 if point.timeline == 0 {
                     point.timeline = plan.restore.timeline;
                 }
@@ -101,30 +107,4 @@ pub fn skews(window: &Window, point: &RecoveryPoint) -> BTreeMap<String, chrono:
     let snapshots = point.snapshots.iter().filter_map(|(system, label)| Some((system.clone(), at(system, label)?)));
     let cuts = point.aof.iter().map(|(system, point)| (system.clone(), point.at));
     snapshots.chain(cuts).map(|(system, at)| (system, target - at)).collect()
-}
-
-/// Commits and bytes of WAL of a system that lie behind a target: exact for a suspect and at the steps of its rates.
-pub fn lost(window: &Window, system: &str, target: &RecoveryTarget) -> Option<(u64, u64)> {
-    let history = window.systems.iter().find_map(|found| match found {
-        SystemWindow::Postgres { system: name, history, .. } if name == system => history.as_deref(),
-        _ => None,
-    })?;
-    let all = history.to.0.saturating_sub(history.from.0);
-    let kept = match target {
-        RecoveryTarget::Latest => (history.commits, all),
-        RecoveryTarget::Xid { xid } => {
-            let suspect = history.suspects.iter().find(|suspect| u64::from(suspect.xid) == *xid)?;
-            (suspect.commits_before, suspect.lsn.0.saturating_sub(history.from.0))
-        }
-        _ => {
-            let at = moment(window, target)?;
-            if history.to_time.is_some_and(|last| at > last) {
-                return Some((0, 0));
-            }
-            // The finest that covers it.
-            let rate = history.rates.iter().filter(|rate| rate.before(at).is_some()).min_by_key(|rate| rate.step_ms)?;
-            rate.before(at)?
-        }
-    };
-    Some((history.commits.saturating_sub(kept.0), all.saturating_sub(kept.1)))
 }

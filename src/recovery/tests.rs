@@ -1,7 +1,10 @@
 use chrono::{DateTime, Utc};
 
 use super::*;
-use crate::event::{BaseBackup, Basis, Coverage, Fork, Gap, Lsn, RecoveryTarget, RedisSnapshot, SystemWindow, Window};
+use crate::event::{
+    BaseBackup, Basis, Coverage, Deed, Fork, Gap, History, Lsn, Rate, RecoveryTarget, RedisSnapshot, RestorePoint,
+    Suspect, SystemWindow, What, Window,
+};
 
 const SEGMENT: u64 = 16 << 20;
 
@@ -224,4 +227,80 @@ fn redis_comes_from_before_the_target() {
     assert!(matches!(refusal, Refusal::NoSnapshot { .. }), "{refusal:?}");
     let again = plan(&window, "db", &Wanted::of(&point, "db")).unwrap();
     assert_eq!((again.restore.label.as_str(), again.restore.inclusive), ("new", false));
+}
+
+/// 100 commits of 1000 bytes, one a second from 10:00:00; at 10:00:40 the 41st drops a table.
+fn told(mut window: Window) -> Window {
+    let SystemWindow::Postgres { history, restore_points, .. } = &mut window.systems[0] else { panic!() };
+    let start = 6 * SEGMENT;
+    let place = |commit: u64| Lsn(start + commit * 1000);
+    *history = Some(Box::new(History {
+        timeline: 1,
+        from: Lsn(start),
+        to: place(100),
+        to_time: Some(time("10:01:39")),
+        commits: 100,
+        rates: vec![Rate {
+            from: time("10:00:00"),
+            step_ms: 1000,
+            commits_before: 0,
+            bytes_before: 0,
+            commits: vec![1; 100],
+            bytes: vec![1000; 100],
+        }],
+        suspects: vec![Suspect {
+            xid: 741,
+            at: time("10:00:40"),
+            lsn: place(40),
+            deeds: vec![Deed { what: What::Drops, table: "payments".to_owned(), count: 1 }],
+            commits_before: 40,
+        }],
+        stopped: None,
+    }));
+    restore_points.push(RestorePoint { name: "release".to_owned(), at: time("10:00:20"), lsn: place(20) });
+    window
+}
+
+#[test]
+fn a_suspect_tells_what_each_side_of_it_costs() {
+    let window = told(usual());
+    let priced = |target, inclusive| cost(&window, &settle(&window, &target, inclusive).unwrap()).unwrap();
+    let before = priced(RecoveryTarget::Xid { xid: 741 }, false);
+    assert_eq!((before.commits_kept, before.commits_lost, before.bytes_lost), (Some(40), Some(60), Some(60_000)));
+    assert_eq!((before.at, before.time_lost), (Some(time("10:00:40")), Some(chrono::Duration::seconds(59))));
+    assert_eq!(before.loss, Some(chrono::Duration::seconds(111)), "up to the reported incident of 10:02:31");
+    assert_eq!(before.warnings, Vec::<String>::new(), "where it stands is known");
+    let after = priced(RecoveryTarget::Xid { xid: 741 }, true);
+    assert_eq!((after.commits_kept, after.commits_lost), (Some(41), Some(59)));
+    let all = priced(RecoveryTarget::Latest, true);
+    assert_eq!((all.commits_lost, all.bytes_lost, all.loss), (Some(0), Some(0), Some(chrono::Duration::zero())));
+    assert!(before.segments < all.segments, "only what leads to the suspect is replayed");
+    let named = priced(RecoveryTarget::RestorePoint { name: "release".to_owned() }, true);
+    assert_eq!((named.commits_kept, named.at), (Some(20), Some(time("10:00:20"))));
+    // Nobody knows where another transaction stands: that is said, and no number is made up.
+    let unknown = priced(RecoveryTarget::Xid { xid: 7 }, false);
+    assert_eq!((unknown.commits_kept, unknown.at), (None, None));
+    assert_eq!(unknown.warnings.len(), 1, "{:?}", unknown.warnings);
+}
+
+#[test]
+fn a_suspect_before_the_newest_backup_is_reached_from_an_older_one() {
+    let mut window = told(usual());
+    window.incident = Some(time("11:00:00"));
+    let SystemWindow::Postgres { backups, .. } = &mut window.systems[0] else { panic!() };
+    let later = backup("later", 1, 9, "10:03:00");
+    backups.push(later);
+    let point = settle(&window, &RecoveryTarget::Xid { xid: 741 }, false).unwrap();
+    assert_eq!(point.backups["db"], "new");
+}
+
+#[test]
+fn a_time_behind_the_incident_is_a_reason_to_hesitate_and_a_suspect_is_not() {
+    let mut window = told(usual());
+    window.incident = Some(time("10:00:30"));
+    let late = cost(&window, &settle(&window, &at("10:00:50"), false).unwrap()).unwrap();
+    assert_eq!(late.warnings, ["it lies 20.0 s after the incident: the damage may be in it"]);
+    assert_eq!((late.loss, late.commits_kept), (Some(chrono::Duration::zero()), Some(50)));
+    let suspect = cost(&window, &settle(&window, &RecoveryTarget::Xid { xid: 741 }, false).unwrap()).unwrap();
+    assert_eq!(suspect.warnings, Vec::<String>::new());
 }

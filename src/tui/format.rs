@@ -119,6 +119,16 @@ pub fn rate(value: f64, unit: Unit) -> Option<String> {
     })
 }
 
+/// Events a second as they are counted: `214/s`, `3.4/s`, `12/min`.
+pub fn frequency(a_second: f64) -> String {
+    match a_second {
+        many if many >= 9.95 => format!("{}/s", count(many.round() as u64)),
+        some if some >= 0.95 => format!("{some:.1}/s"),
+        few if few * 60.0 >= 0.95 => format!("{:.0}/min", few * 60.0),
+        rare => format!("{:.1}/h", rare * 3600.0),
+    }
+}
+
 /// `+01:00`
 pub fn offset(zone: FixedOffset) -> String {
     let seconds = zone.local_minus_utc();
@@ -135,6 +145,11 @@ pub fn clock(at: DateTime<Utc>, zone: FixedOffset) -> String {
 /// `10:02`
 pub fn minute(at: DateTime<Utc>, zone: FixedOffset) -> String {
     at.with_timezone(&zone).format("%H:%M").to_string()
+}
+
+/// `10:02:31.507`
+pub fn millis(at: DateTime<Utc>, zone: FixedOffset) -> String {
+    at.with_timezone(&zone).format("%H:%M:%S%.3f").to_string()
 }
 
 /// `21 Nov 10:02:31.482`, with the fraction only where there is one.
@@ -190,6 +205,7 @@ mod tests {
         assert_eq!(count(8841), "8841");
         assert_eq!(amount(61, Some(88), Unit::Segments), "61 of 88 segments");
         assert_eq!(rate(f64::NAN, Unit::Bytes), None);
+        assert_eq!([213.7, 3.41, 0.2, 0.001].map(frequency), ["214/s", "3.4/s", "12/min", "3.6/h"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod keymap;
 mod markdown;
 mod picker;
 pub mod plain;
+mod price;
 mod run;
 mod session;
 pub mod terminal;

@@ -1,5 +1,8 @@
 //! The recovery point's cursor on its time line.
 
+mod commits;
+mod suspects;
+
 use chrono::{DateTime, FixedOffset, SecondsFormat, TimeDelta, Utc};
 
 use crate::drill::Elapsed;
@@ -8,10 +11,13 @@ use crate::event::{Failure, RecoveryPoint, RecoveryTarget, SystemWindow, Window}
 use super::keymap::Stride;
 use super::session::{PointPreview, Preview};
 
-/// Lengths of the time line, in seconds: a minute to a month.
-const ZOOMS: [i64; 9] = [60, 300, 900, 3_600, 21_600, 86_400, 259_200, 604_800, 2_678_400];
+pub use suspects::Found;
 
-/// The time line begins no wider than this.
+/// Lengths of the time line, in seconds: a second to a month.
+const ZOOMS: [i64; 12] = [1, 5, 15, 60, 300, 900, 3_600, 21_600, 86_400, 259_200, 604_800, 2_678_400];
+
+/// The time line begins no closer than this, and no wider.
+const CLOSEST_AT_FIRST: i64 = 60;
 const WIDEST_AT_FIRST: i64 = 3_600;
 
 /// One press of an arrow moves by this part of the time line.
@@ -26,6 +32,12 @@ pub struct Picker {
     pub target: RecoveryTarget,
     /// Keep the target's own commit, or stop just before it.
     pub inclusive: bool,
+    /// By time, over all systems.
+    pub suspects: Vec<Found>,
+    /// The suspect that is pointed at: one key leads to just before it.
+    pub selected: Option<usize>,
+    /// The first suspect that can be the incident's damage.
+    damage: Option<usize>,
     /// Where the cursor stands; a target without a known time leaves it where it was.
     pub at: DateTime<Utc>,
     /// The left end of the time line.
@@ -41,8 +53,15 @@ pub enum Jump {
     PreviousMark,
     NextMark,
     Incident,
-    Zoom { closer: bool },
-    Inclusive,
+    Zoom {
+        closer: bool,
+    },
+    PreviousSuspect,
+    NextSuspect,
+    /// Just before the suspect that is pointed at; without one, just before the target.
+    Before,
+    /// Just after the target, or just before it again.
+    After,
 }
 
 impl Picker {
@@ -65,12 +84,26 @@ impl Picker {
             _ => window.incident.or_else(|| end(&window)).unwrap_or(window.looked),
         };
         let preview_now = preview(&window, &target, inclusive);
-        let mut picker = Self { step, since, window, target, inclusive, at, from: at, preview: preview_now, zoom: 0 };
+        let suspects = suspects::of(&window);
+        let mut picker = Self {
+            step,
+            since,
+            target,
+            inclusive,
+            selected: suspects::likeliest(&suspects, window.incident),
+            damage: suspects::first_after(&suspects, window.incident),
+            suspects,
+            window,
+            at,
+            from: at,
+            preview: preview_now,
+            zoom: 0,
+        };
         picker.follow_preview();
         let marks = picker.marks();
         let first = marks.iter().rev().find(|mark| **mark < picker.at).copied().unwrap_or(picker.at);
         let last = marks.last().copied().unwrap_or(picker.at).max(picker.at);
-        let wanted = ((last - first).num_seconds() * 5 / 4).clamp(ZOOMS[0], WIDEST_AT_FIRST);
+        let wanted = ((last - first).num_seconds() * 5 / 4).clamp(CLOSEST_AT_FIRST, WIDEST_AT_FIRST);
         picker.zoom = ZOOMS.iter().position(|zoom| *zoom >= wanted).unwrap_or(0);
         let middle = first + (last - first) / 2;
         picker.from = middle - picker.span() / 2;
@@ -85,7 +118,7 @@ impl Picker {
 
     /// Moves the cursor or the view; the error says why it cannot.
     pub fn jump(&mut self, jump: Jump, preview: &Preview) -> Result<(), String> {
-        let cell = TimeDelta::seconds((ZOOMS[self.zoom] / COLUMNS).max(1));
+        let cell = self.cell();
         let stride = |stride| match stride {
             Stride::Cell => cell,
             Stride::Big => cell * 10,
@@ -113,21 +146,37 @@ impl Picker {
                 };
                 self.from = self.at - self.span() / 2;
             }
-            Jump::Inclusive => {
-                self.inclusive = !self.inclusive;
-                self.evaluate(preview);
-            }
+            Jump::PreviousSuspect => match self.selected.map_or(self.suspects.len(), |at| at).checked_sub(1) {
+                Some(at) => self.take_suspect(at, false, preview),
+                None => return Err("no suspect is earlier".to_owned()),
+            },
+            Jump::NextSuspect => match self.selected.map_or(0, |at| at + 1) {
+                at if at < self.suspects.len() => self.take_suspect(at, false, preview),
+                _ => return Err("no suspect is later".to_owned()),
+            },
+            Jump::Before => match self.selected {
+                Some(at) => self.take_suspect(at, false, preview),
+                None => self.side(false, preview),
+            },
+            Jump::After => self.side(!self.inclusive, preview),
         }
         Ok(())
     }
 
     /// Takes a target that was typed.
     pub fn set(&mut self, target: RecoveryTarget, preview: &Preview) {
-        if let RecoveryTarget::Time { time } = target {
-            self.at = time;
+        match target {
+            RecoveryTarget::Time { time } => self.at = time,
+            RecoveryTarget::Xid { xid } => {
+                if let Some(found) = self.suspects.iter().find(|found| u64::from(found.suspect.xid) == xid) {
+                    self.at = found.suspect.at;
+                }
+            }
+            _ => {}
         }
         self.target = target;
         self.evaluate(preview);
+        self.point_at_nearest();
         self.keep_in_view();
     }
 
@@ -143,7 +192,18 @@ impl Picker {
         self.at = at;
         self.target = RecoveryTarget::Time { time: at };
         self.evaluate(preview);
+        self.point_at_nearest();
         self.keep_in_view();
+    }
+
+    fn side(&mut self, inclusive: bool, preview: &Preview) {
+        self.inclusive = inclusive;
+        self.evaluate(preview);
+    }
+
+    /// How far one press of an arrow goes.
+    fn cell(&self) -> TimeDelta {
+        TimeDelta::milliseconds((ZOOMS[self.zoom] * 1000 / COLUMNS).max(1))
     }
 
     fn evaluate(&mut self, preview: &Preview) {
@@ -155,7 +215,7 @@ impl Picker {
         if matches!(self.target, RecoveryTarget::Time { .. }) {
             return;
         }
-        if let Ok(PointPreview { at: Some(at), .. }) = self.preview {
+        if let Some(at) = self.preview.as_ref().ok().and_then(|preview| preview.cost.at) {
             self.at = at;
         }
     }

@@ -1,15 +1,17 @@
 //! What the drill screen is given: a drill, a stream of envelopes, and where its commands go.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, FixedOffset, Utc};
+use chrono::FixedOffset;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::clock::SharedClock;
 use crate::drill::{DrillState, Elapsed};
 use crate::event::{Command, Envelope, Failure, RecoveryPoint, RecoveryTarget, Window};
+use crate::recovery::Cost;
 use crate::runbook::Contact;
 
 use super::theme::Themes;
@@ -81,24 +83,13 @@ pub type Preview = Arc<dyn Fn(&Window, &RecoveryTarget, bool) -> Result<PointPre
 #[derive(Debug, Clone, PartialEq)]
 pub struct PointPreview {
     pub point: RecoveryPoint,
-    /// Where on the time line it lies, when that is known.
-    pub at: Option<DateTime<Utc>>,
-    /// Seconds of history given up, up to the incident or to the end of what is there.
-    pub loss_seconds: Option<f64>,
-    /// Seconds between the points of the systems.
-    pub skew_seconds: Option<f64>,
-    pub bytes_to_fetch: Option<u64>,
-    /// Commits that lie behind it.
-    pub commits_lost: Option<u64>,
-    /// Bytes of WAL that lie behind it.
-    pub bytes_lost: Option<u64>,
-    pub segments_to_replay: Option<u64>,
-    /// Seconds until it is ready, when that can be told.
+    pub cost: Cost,
+    /// By system: seconds from its snapshot to the point.
+    pub skews: BTreeMap<String, f64>,
+    /// Seconds until the systems are restored, when that can be told.
     pub ready_seconds: Option<f64>,
-    /// More to know, a sentence each.
-    pub lines: Vec<String>,
-    /// Reasons to hesitate, a sentence each.
-    pub warnings: Vec<String>,
+    /// Past restores that this was measured by; without any, it is a guess by a slow disk.
+    pub measured_by: usize,
 }
 
 /// Paces a journal. The screens show its keys and otherwise cannot tell a replay from a live drill.

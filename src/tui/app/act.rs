@@ -81,6 +81,10 @@ impl App {
     /// Actions that change only what is seen.
     fn look(&mut self, action: Action) {
         match action {
+            // Without suspects the arrows go through the steps, as elsewhere.
+            Action::PreviousSuspect | Action::NextSuspect if !self.can(action) => {
+                self.select(action == Action::NextSuspect);
+            }
             Action::Up | Action::Down => self.select(action == Action::Down),
             Action::Follow => {
                 self.selected = None;
@@ -122,7 +126,10 @@ impl App {
             Action::Incident => Jump::Incident,
             Action::ZoomIn => Jump::Zoom { closer: true },
             Action::ZoomOut => Jump::Zoom { closer: false },
-            Action::Inclusive => Jump::Inclusive,
+            Action::PreviousSuspect => Jump::PreviousSuspect,
+            Action::NextSuspect => Jump::NextSuspect,
+            Action::JustBefore => Jump::Before,
+            Action::JustAfter => Jump::After,
             _ => return,
         };
         if let Some(picker) = &mut self.picker

@@ -369,6 +369,9 @@ impl App {
                 StepStatus::Passed | StepStatus::Skipped { .. } | StepStatus::NotNeeded { .. } | StepStatus::Undone
             ),
             Action::NextMatch | Action::PreviousMatch => self.search.is_some(),
+            Action::PreviousSuspect | Action::NextSuspect => {
+                self.picker.as_ref().is_some_and(|picker| !picker.suspects.is_empty())
+            }
             _ => true,
         }
     }
@@ -388,6 +391,9 @@ impl App {
             },
             Action::Undo if matches!(self.ask(), Some(Ask::TypeName { .. })) => "leave it as it is".to_owned(),
             Action::Retry if self.ended_well(self.shown()) => "again".to_owned(),
+            Action::JustBefore if self.picker.as_ref().is_some_and(|picker| picker.selected.is_none()) => {
+                "just before".to_owned()
+            }
             Action::PlayPause if self.player.is_some_and(|player| player.playing) => "pause".to_owned(),
             Action::PlayPause => "play".to_owned(),
             Action::Leave if self.live() && binding.context == Context::View => self.options.leave_text.clone(),

@@ -1,6 +1,6 @@
 //! Questions as lines, each with the words that answer it.
 
-use chrono::FixedOffset;
+use chrono::{DateTime, FixedOffset, Utc};
 
 use crate::drill::DrillState;
 use crate::event::{Ask, InputKind, SystemWindow, Window};
@@ -8,6 +8,7 @@ use crate::event::{Ask, InputKind, SystemWindow, Window};
 use super::super::format;
 use super::super::markdown;
 use super::super::picker::Picker;
+use super::super::price;
 use super::super::theme::Theme;
 use super::printer::{failure_lines, title};
 
@@ -90,7 +91,7 @@ fn window(window: &Window, zone: FixedOffset) -> Vec<String> {
     let mut lines = Vec::new();
     for system in &window.systems {
         match system {
-            SystemWindow::Postgres { system, backups, coverage, gaps, restore_points, warnings, .. } => {
+            SystemWindow::Postgres { system, backups, coverage, gaps, restore_points, history, warnings, .. } => {
                 for backup in backups {
                     lines.push(format!("  {system}: base backup of {}", format::both(backup.stopped, zone)));
                 }
@@ -110,6 +111,9 @@ fn window(window: &Window, zone: FixedOffset) -> Vec<String> {
                         point.name,
                         format::both(point.at, zone)
                     ));
+                }
+                if let Some(why) = history.as_ref().and_then(|history| history.stopped.as_ref()) {
+                    lines.push(format!("  ▲ {system}: not all of the WAL was read, suspects may be missing: {why}"));
                 }
                 lines.extend(warnings.iter().map(|warning| format!("  ▲ {system}: {warning}")));
             }
@@ -139,20 +143,48 @@ fn window(window: &Window, zone: FixedOffset) -> Vec<String> {
     lines
 }
 
+/// Suspects by the number that chooses them, those around the one that is pointed at.
+pub(super) fn suspects(picker: &Picker, today: DateTime<Utc>, zone: FixedOffset) -> Vec<String> {
+    const SHOWN: usize = 9;
+    let all = picker.suspects.len();
+    let Some(at) = picker.selected else { return Vec::new() };
+    let first = at.saturating_sub(SHOWN / 3).min(all.saturating_sub(SHOWN));
+    let mut lines = vec!["  Suspects, transactions that may be the damage:".to_owned()];
+    for (index, found) in picker.suspects.iter().enumerate().skip(first).take(SHOWN) {
+        let mark = if index == at { "▶" } else { " " };
+        let stamp = price::stamp(found.suspect.at, today, zone);
+        let deeds = price::deeds(picker, found);
+        lines.push(format!("  {mark} {} = {stamp}  xid {}  {deeds}", index + 1, found.suspect.xid));
+    }
+    if all > SHOWN {
+        lines.push(format!("  {} of {all}; a number chooses any of them, and those beside it are shown", SHOWN));
+    }
+    lines.push(format!("  before {0} = just before number {0}, after {0} = just after it", at + 1));
+    lines
+}
+
 /// What the target in the picker means.
-pub(super) fn candidate(picker: &Picker, zone: FixedOffset) -> Vec<String> {
+pub(super) fn candidate(picker: &Picker, state: &DrillState, zone: FixedOffset) -> Vec<String> {
     let side = if picker.inclusive { "after" } else { "before" };
-    let mut lines = vec![format!("  {side} {}", picker.target_text(zone))];
+    let target = price::suspect_target(picker).unwrap_or_else(|| format!("{side} {}", picker.target_text(zone)));
+    let mut lines = vec![format!("  {target}")];
     match &picker.preview {
         Ok(preview) => {
             let mut parts = Vec::new();
-            parts.extend(preview.loss_seconds.map(|loss| format!("loses {}", format::seconds(loss))));
-            parts.extend(preview.skew_seconds.map(|skew| format!("skew {}", format::seconds(skew))));
-            parts.extend(preview.bytes_to_fetch.map(|bytes| format!("fetch {}", format::bytes(bytes))));
-            parts.extend(preview.segments_to_replay.map(|segments| format!("replay {segments} segments")));
-            lines.push(format!("  possible ✓ {}", parts.join(", ")));
-            lines.extend(preview.lines.iter().map(|line| format!("  {line}")));
-            lines.extend(preview.warnings.iter().map(|line| format!("  ▲ {line}")));
+            let mut part = |name: &str, value: Option<String>| {
+                parts.extend(value.map(|value| format!("  {name} {value}")));
+            };
+            part("gives up", price::gives_up(&preview.cost));
+            part("keeps", price::keeps(&preview.cost));
+            part("loses", price::loss(&preview.cost));
+            part("skew", price::skews(preview));
+            part("fetch", Some(price::fetch(&preview.cost)));
+            let ready = price::ready(state, preview, state.latest.elapsed, state.latest.wall, zone);
+            part("ready about", ready.map(|ready| ready.words));
+            lines.push("  possible ✓".to_owned());
+            lines.extend(parts.into_iter().map(|part| format!("  {part}")));
+            lines.extend(price::damage(picker).map(|damage| format!("  ▲ {damage}")));
+            lines.extend(preview.cost.warnings.iter().map(|line| format!("  ▲ {line}")));
             lines.push("  Type yes to choose it, or another target.".to_owned());
         }
         Err(failure) => {

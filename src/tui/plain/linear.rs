@@ -49,6 +49,7 @@ finding TEXT        write a finding down; `finding TEXT; OWNER; DUE`
 pause, go           no further step starts; go on
 pace step, pace flow    every step waits for you, or not
 contacts            who can help
+before N, after N   at the recovery point: just before or just after suspect N; then yes
 abort REASON        end the drill
 leave               leave this program";
 
@@ -137,10 +138,18 @@ impl Linear {
         self.picker = None;
         if let Some(Ask::RecoveryPoint { window, suggested }) = self.state.ask_of(step).cloned() {
             let picker = Picker::new(step, since, *window, suggested, &self.preview);
-            lines.extend(ask::candidate(&picker, self.options.zone));
+            lines.extend(self.candidate(&picker));
             self.picker = Some(picker);
         }
         self.say(lines)
+    }
+
+    /// The suspects, and what the target means.
+    fn candidate(&self, picker: &Picker) -> Vec<String> {
+        let zone = self.options.zone;
+        let mut lines = ask::suspects(picker, self.state.latest.wall, zone);
+        lines.extend(ask::candidate(picker, &self.state, zone));
+        lines
     }
 
     /// The step that a line is about.
@@ -189,7 +198,7 @@ impl Linear {
             "text" => {
                 let mut lines = ask::lines(&self.state, self.step(), self.options.zone);
                 if let Some(picker) = &self.picker {
-                    lines.extend(ask::candidate(picker, self.options.zone));
+                    lines.extend(self.candidate(picker));
                 }
                 lines
             }
@@ -339,15 +348,28 @@ impl Linear {
             };
         }
         let (inclusive, text) = match line.split_once(char::is_whitespace) {
-            Some(("before", rest)) => (false, rest),
-            Some(("after", rest)) => (true, rest),
-            _ => (picker.inclusive, line),
+            Some(("before", rest)) => (Some(false), rest.trim()),
+            Some(("after", rest)) => (Some(true), rest.trim()),
+            _ => (None, line),
         };
+        // No target is a bare number: it is a suspect's.
+        if let Ok(number) = text.parse::<usize>() {
+            let count = picker.suspects.len();
+            return match number.checked_sub(1).filter(|index| *index < count) {
+                Some(index) => {
+                    picker.take_suspect(index, inclusive.unwrap_or(false), &self.preview);
+                    let lines = self.picker.as_ref().map(|picker| self.candidate(picker)).unwrap_or_default();
+                    self.say(lines)
+                }
+                None if count == 0 => self.say(["✗ There is no suspect in the WAL that was read.".to_owned()]),
+                None => self.say([format!("✗ The suspects have the numbers 1 to {count}.")]),
+            };
+        }
         match text.parse::<RecoveryTarget>() {
             Ok(target) => {
-                picker.inclusive = inclusive;
+                picker.inclusive = inclusive.unwrap_or(picker.inclusive);
                 picker.set(target, &self.preview);
-                let lines = ask::candidate(picker, self.options.zone);
+                let lines = ask::candidate(picker, &self.state, self.options.zone);
                 self.say(lines)
             }
             Err(error) => self.say([format!("✗ {error}")]),

@@ -38,13 +38,15 @@ pub(super) fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     if let Some(Ask::RecoveryPoint { .. }) = state.ask.as_deref_ask()
         && let Some(view) = app.picker.as_ref().filter(|view| view.step == shown)
     {
-        let point = picker::rows(app, view, columns);
-        let mut room = usize::from(area.height).saturating_sub(rows.len() + point.len());
-        if room == 0 {
+        let mut height = usize::from(area.height).saturating_sub(rows.len());
+        let mut point = picker::rows(app, view, columns, height);
+        if point.len() >= height {
             // Every row counts: what kind of step it is and the empty row below give way.
             rows.truncate(rows.len() - 2);
-            room = usize::from(area.height).saturating_sub(rows.len() + point.len());
+            height += 2;
+            point = picker::rows(app, view, columns, height);
         }
+        let room = height.saturating_sub(point.len());
         let text = text_rows(app, step, columns, room.saturating_sub(1));
         if !text.is_empty() {
             rows.extend(text);

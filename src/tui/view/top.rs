@@ -150,6 +150,7 @@ fn pairs(a: Action, b: Action) -> bool {
             | (A::Earlier(_), A::Later(_))
             | (A::ZoomIn, A::ZoomOut)
             | (A::PreviousMark, A::NextMark)
+            | (A::PreviousSuspect, A::NextSuspect)
             | (A::SeekBack, A::SeekForward)
             | (A::StepBack, A::StepForward)
             | (A::Slower, A::Faster)

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, FixedOffset, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 use lifeboat::digest::Digest;
 use lifeboat::drill::DrillState;
 use lifeboat::event::*;
+use lifeboat::recovery;
 use lifeboat::tui::home::{Attention, DrillEntry, HomeModel, RunbookEntry, Severity};
 use lifeboat::tui::{App, Depth, Options, PointPreview, Preview, Themes};
 
@@ -252,82 +253,54 @@ fn position(text: &str) -> Lsn {
     text.parse().unwrap()
 }
 
-/// A quiet shop at three commits a second, until a migration.
+/// A shop at four commits a second and some more, until a migration.
 fn history() -> History {
-    let rate = |from: &str, step_ms: u64, steps: u64, each: u64, commits_before: u64| Rate {
-        from: time(from),
-        step_ms,
-        commits_before,
-        bytes_before: commits_before * 3_000,
-        commits: (0..steps).map(|step| each + step % 3).collect(),
-        bytes: (0..steps).map(|step| (each + step % 3) * 3_000).collect(),
+    let rate = |from: &str, seconds: u64, steps: u64, commits_before: u64, bytes_before: u64| {
+        let busy = |step: u64| seconds * 4 + [0, 1, 3, 2, 0, 1][usize::try_from(step / 11 % 6).unwrap()];
+        Rate {
+            from: time(from),
+            step_ms: seconds * 1_000,
+            commits_before,
+            bytes_before,
+            commits: (0..steps).map(busy).collect(),
+            bytes: vec![seconds * 1_590_000; usize::try_from(steps).unwrap()],
+        }
     };
-    let suspect = |at: &str, xid, at_lsn: &str, deeds: Vec<Deed>, commits_before| Suspect {
+    let rates = vec![rate("09:39:50", 10, 98, 0, 0), rate("09:50:00", 1, 362, 2_700, 970_000_000)];
+    let commits_before = |at: &str| rates[1].before(time(at)).unwrap().0;
+    let suspect = |at: &str, xid, at_lsn: &str, what, table: &str, count| Suspect {
         xid,
         at: time(at),
         lsn: position(at_lsn),
-        deeds,
-        commits_before,
+        deeds: vec![Deed { what, table: table.into(), count }],
+        commits_before: commits_before(at),
     };
-    let deed = |what, table: &str, count| Deed { what, table: table.into(), count };
     History {
         timeline: 1,
         from: position("0/2000000"),
         to: position("0/59FFF000"),
         to_time: Some(time("09:56:02")),
-        commits: 4_000,
-        rates: vec![rate("09:39:50", 10_000, 98, 40, 0), rate("09:50:00", 1_000, 362, 4, 2_700)],
+        commits: commits_before("09:56:02"),
         suspects: vec![
-            suspect("09:52:31.507", 8_841, "0/4A2F11C8", vec![deed(What::Drops, "payments", 2)], 3_210),
-            suspect("09:52:44.120", 8_869, "0/4A31B000", vec![deed(What::Deletes, "orders", 41_882)], 3_238),
+            suspect("09:52:31.507", 8_841, "0/4A2F11C8", What::Drops, "payments", 2),
+            suspect("09:52:44.120", 8_869, "0/4A31B000", What::Deletes, "orders", 41_882),
         ],
+        rates,
         stopped: None,
     }
 }
 
-/// Possible between the base backup and the end of the WAL.
+/// As the program works it out, three past restores behind it.
 pub fn preview() -> Preview {
     Arc::new(|window, target, inclusive| {
-        let at = match target {
-            RecoveryTarget::Time { time } => *time,
-            RecoveryTarget::Latest => time("09:56:02"),
-            RecoveryTarget::Xid { .. } | RecoveryTarget::Lsn { .. } => time("09:52:31.507"),
-            RecoveryTarget::RestorePoint { .. } => time("09:52:20"),
-        };
-        if at < time("09:40:00") || at > time("09:56:02") {
-            let what = format!("recover orders-db to {target}");
-            let why = "the WAL in the bucket ends at 09:56:02 +01:00 and the base backup at 09:40:00 +01:00";
-            return Err(Failure::new(what, why).now("choose a moment between the two"));
-        }
-        let incident = window.incident.unwrap_or(window.looked);
-        let cut = at.trunc_subsecs(0);
+        let point = recovery::settle(window, target, inclusive).map_err(Failure::from)?;
+        let skews = recovery::skews(window, &point).into_iter();
         Ok(PointPreview {
-            point: RecoveryPoint {
-                target: target.clone(),
-                inclusive,
-                backups: BTreeMap::from([("orders-db".into(), "20261121T084000Z".into())]),
-                snapshots: BTreeMap::new(),
-                aof: BTreeMap::from([(
-                    "orders-cache".into(),
-                    AofPoint { label: "8a1f/20261121T095558Z".into(), at: cut, cut: true },
-                )]),
-                timeline: 1,
-                resolved: BTreeMap::new(),
-            },
-            at: Some(at),
-            loss_seconds: Some((incident - at).as_seconds_f64()),
-            skew_seconds: Some((at - cut).as_seconds_f64()),
-            bytes_to_fetch: Some(1_401_100_000),
-            commits_lost: Some(18_204),
-            bytes_lost: Some(61_000_000),
-            segments_to_replay: Some(74),
+            skews: skews.map(|(system, skew)| (system, skew.as_seconds_f64().abs())).collect(),
+            cost: recovery::cost(window, &point).map_err(Failure::from)?,
             ready_seconds: Some(240.0),
-            lines: Vec::new(),
-            warnings: if at > incident {
-                vec!["it lies after the incident: the damage is in it".into()]
-            } else {
-                vec![]
-            },
+            measured_by: 3,
+            point,
         })
     })
 }

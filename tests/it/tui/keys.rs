@@ -121,14 +121,133 @@ fn leaving_asks_and_escape_never_ends_anything() {
     assert_eq!(press(&mut over, "\n"), [Effect::Leave(Leave::Finished)]);
 }
 
+/// The target that Enter and its question choose.
+fn choose(app: &mut lifeboat::tui::App) -> (RecoveryTarget, bool) {
+    assert_eq!(press(app, "\n"), [], "it is asked first");
+    match press(app, "\n").as_slice() {
+        [Effect::Send(Command::Answer { answer: Answer::Point { point }, .. })] => {
+            (point.target.clone(), point.inclusive)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn three_keys_lead_to_just_before_the_drop() {
+    let mut app = app(choosing().wait(9));
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("▶ 09:52:31.507 +01:00  xid 8841  drops payments"), "{screen}");
+    assert_eq!(press(&mut app, "b"), []);
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("Enter   recover to just before xid 8841, which drops payments"), "{screen}");
+    assert!(!screen.contains("it keeps"), "{screen}");
+    assert_eq!(choose(&mut app), (RecoveryTarget::Xid { xid: 8841 }, false));
+}
+
+#[test]
+fn arrows_go_through_the_suspects_and_say_what_they_would_keep() {
+    let mut app = app(choosing().wait(9));
+    app.update(key(KeyCode::Down));
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("▶ 09:52:44.120 +01:00  xid 8869  deletes 41882 rows of orders"), "{screen}");
+    assert!(screen.contains("recover to just before xid 8869"), "{screen}");
+    assert!(screen.contains("▲ it keeps xid 8841, which drops payments"), "{screen}");
+    app.update(key(KeyCode::Down));
+    assert!(draw(&mut app, 80, 24).contains("no suspect is later"));
+    app.update(key(KeyCode::Up));
+    press(&mut app, "a");
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("just after xid 8841") && screen.contains("it keeps xid 8841"), "{screen}");
+    press(&mut app, "b");
+    assert_eq!(choose(&mut app), (RecoveryTarget::Xid { xid: 8841 }, false));
+}
+
+/// The same question with another history, and without an incident when `incident` is not.
+fn choosing_from(incident: bool, change: impl FnOnce(&mut History)) -> Story {
+    let mut window = window();
+    window.incident = window.incident.filter(|_| incident);
+    let SystemWindow::Postgres { history: Some(history), .. } = &mut window.systems[0] else { panic!() };
+    change(history);
+    fenced()
+        .start("choose")
+        .wait(2)
+        .ask("choose", Ask::RecoveryPoint { window: Box::new(window), suggested: None })
+        .wait(9)
+}
+
+#[test]
+fn of_many_suspects_those_by_the_incident_are_seen() {
+    let many = |history: &mut History| {
+        let model = history.suspects[1].clone();
+        let others = (0..40).map(|index| Suspect {
+            xid: 8_000 + index,
+            at: time("09:41:00") + chrono::TimeDelta::seconds(20 * i64::from(index)),
+            lsn: Lsn(model.lsn.0 - (u64::from(40 - index) << 20)),
+            ..model.clone()
+        });
+        let own = std::mem::take(&mut history.suspects);
+        history.suspects = others.chain(own).collect();
+    };
+    let mut app = app(choosing_from(true, many));
+    let screen = draw(&mut app, 80, 24);
+    // 09:51:40 lies within a minute of the reported moment: it may be the damage as well.
+    assert!(screen.contains("▶ 09:51:40.000 +01:00  xid 8032") && screen.contains("33 of 42"), "{screen}");
+    for _ in 0..8 {
+        app.update(key(KeyCode::Down));
+    }
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("xid 8841  drops payments") || screen.contains("of 42"), "{screen}");
+}
+
+#[test]
+fn without_an_incident_the_newest_drop_is_offered_and_nothing_is_chosen_for_the_operator() {
+    let mut app = app(choosing_from(false, |_| {}));
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("recover to the end of the WAL") && screen.contains("▶ 09:52:31.507"), "{screen}");
+    press(&mut app, "b");
+    assert_eq!(choose(&mut app), (RecoveryTarget::Xid { xid: 8841 }, false));
+}
+
+#[test]
+fn where_the_wal_could_not_be_read_is_said() {
+    let mut app = app(choosing_from(true, |history| {
+        history.suspects.clear();
+        history.to_time = Some(time("09:52:40"));
+        history.stopped = Some("000000010000000000000044 is damaged at 0/44A01000".into());
+    }));
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("no drop, truncate, mass delete or mass update"), "{screen}");
+    assert!(screen.contains("the WAL was read to 09:52:40.000 only"), "{screen}");
+    // Without suspects the arrows go through the steps.
+    app.update(key(KeyCode::Up));
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("Choose the recovery point waits for you"), "{screen}");
+}
+
+#[test]
+fn the_time_line_goes_from_a_month_to_a_second() {
+    let mut app = app(choosing().wait(9));
+    press(&mut app, "b++++++++++");
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("09:52:31.200") && screen.contains("09:52:31.600"), "{screen}");
+    press(&mut app, "--------------");
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("9 Nov") && screen.contains("3 Dec"), "{screen}");
+    // A column each, however close they are.
+    app.update(key(KeyCode::Down));
+    let screen = draw(&mut app, 80, 24);
+    let marks = screen.lines().find(|line| line.starts_with(" suspects")).unwrap();
+    assert_eq!(marks.matches('▲').count(), 2, "{screen}");
+}
+
 #[test]
 fn the_recovery_point_is_moved_typed_and_chosen_after_a_question() {
     let mut app = app(choosing().wait(9));
     app.update(Msg::Key(KeyEvent::new(KeyCode::Char('<'), KeyModifiers::NONE)));
     assert!(draw(&mut app, 80, 24).contains("just before 09:52:30.507 +01:00 (08:52:30.507 UTC)"));
-    press(&mut app, "b");
+    press(&mut app, "a");
     assert!(draw(&mut app, 80, 24).contains("just after 09:52:30.507"));
-    press(&mut app, "b[");
+    press(&mut app, "a[");
     assert!(draw(&mut app, 80, 24).contains("just before 09:52:20 +01:00"), "the restore point is the mark before");
     press(&mut app, "i");
     assert!(draw(&mut app, 80, 24).contains("just before 09:52:31.507"));
@@ -138,7 +257,7 @@ fn the_recovery_point_is_moved_typed_and_chosen_after_a_question() {
     assert!(draw(&mut app, 80, 24).contains("has no offset"));
     app.update(ctrl('u'));
     press(&mut app, "xid:8841\n");
-    assert!(draw(&mut app, 80, 24).contains("just before transaction 8841"));
+    assert!(draw(&mut app, 80, 24).contains("recover to just before xid 8841, which drops payments"));
     assert_eq!(press(&mut app, "\n"), []);
     let effects = press(&mut app, "\n");
     let [Effect::Send(Command::Answer { step, answer: Answer::Point { point } })] = effects.as_slice() else {

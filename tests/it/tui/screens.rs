@@ -55,6 +55,20 @@ fn the_recovery_point() {
 }
 
 #[test]
+fn just_before_a_suspect() {
+    picture_after("picker-suspect", choosing().wait(9), "b");
+}
+
+#[test]
+fn the_time_line_without_utf_8() {
+    let mut options = options();
+    options.ascii = true;
+    let mut app = app_with(choosing().wait(9), "plain", options);
+    press(&mut app, "b");
+    snapshot("picker-ascii-80x24", draw(&mut app, 80, 24));
+}
+
+#[test]
 fn a_point_that_is_not_possible() {
     let mut app = app(choosing().wait(9));
     press(&mut app, "e");
