@@ -25,7 +25,7 @@
 //! | 5 | [`system`] | PostgreSQL and Redis: identity, backup, restore, recover, check |
 //! | 6 | [`recovery`] | the recovery window over all systems, and the plan for a target |
 //! | 7 | [`action`] | one file a step kind |
-//! | 8 | [`engine`] | `decide`, the driver, the guard, resume |
+//! | 8 | [`engine`] | `decide`, the driver, the guard, resume; the socket by which views come and go |
 //! | 8 | [`replay`] | paces a journal |
 //! | 8 | [`report`] | a fold over the journal → Markdown, HTML, JSON; sign, verify |
 //! | 8 | [`tui`] | a stream of envelopes in, a sink of commands out |
@@ -37,7 +37,7 @@
 //! ```text
 //! key → Msg → Command ─┐
 //! action's outcome ────┼→ driver → Event → journal (append, fdatasync) → DrillState::apply → publish
-//! timer, signal ───────┘                                                      ├→ tui · plain printer
+//! timer, signal ───────┘                                                      ├→ tui · plain printer · views that attach
 //! recordings/*.jsonl → replay ─────── the same stream of envelopes ───────────┤
 //!                                                                             └→ report → sign
 //! ```

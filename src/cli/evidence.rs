@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::Global;
 use super::error::{CliError, Result};
 use super::{resume, setup};
+use crate::engine::Left;
 use crate::event::Failure;
 use crate::journal::DrillDir;
 use crate::report::sign::{self, FileKey, Role, Signer, agent::Agent};
@@ -69,14 +70,6 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
-/// What a finished drill leaves behind.
-pub struct Left {
-    pub report: PathBuf,
-    pub signed: bool,
-    /// For the operator, a sentence each.
-    pub lines: Vec<String>,
-}
-
 /// Writes the report and, with a key, signs it as operator.
 pub fn leave(dir: &DrillDir, key: Option<&Path>) -> Result<Left> {
     let written = report::write(dir.path()).map_err(|error| CliError::failed(error.failure()))?;
@@ -99,6 +92,14 @@ pub fn leave(dir: &DrillDir, key: Option<&Path>) -> Result<Left> {
         copied.map_err(|error| CliError::failed(Failure::new("cannot copy allowed_signers", error)))?;
     }
     Ok(left)
+}
+
+/// Signs what an engine without a terminal could not: here the passphrase can be asked for.
+pub fn sign_at_the_terminal(dir: &DrillDir, left: Left, key: Option<&Path>) -> Left {
+    match key.filter(|_| !left.signed && std::io::stdin().is_terminal()) {
+        Some(key) => leave(dir, Some(key)).unwrap_or(left),
+        None => left,
+    }
 }
 
 fn sign_with(dir: &Path, role: Role, principal: &str, key: Option<&Path>) -> std::result::Result<String, Failure> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::drill::{DrillState, StepStatus};
 use crate::event::{Facts, RecoveryPoint, SystemWindow, Window};
-use crate::journal;
+use crate::journal::{self, DrillDir};
 use crate::recovery;
 use crate::runbook::StepKind;
 
@@ -52,6 +52,11 @@ impl Measured {
             }
         }
         measured
+    }
+
+    /// Out of the drills that lie in the same folder.
+    pub fn beside(dir: &DrillDir) -> Self {
+        dir.path().ancestors().nth(2).map(Self::of).unwrap_or_default()
     }
 
     fn add(&mut self, drill: &DrillState) {

@@ -17,7 +17,7 @@ use crate::journal::{self, DrillDir};
 use crate::recovery;
 use crate::runbook;
 use crate::tui::home::{Attention, DrillEntry, HomeChoice, HomeModel, HomeOptions, RunbookEntry, Severity};
-use crate::tui::{self, Depth, Options, PointPreview, Preview, Themes};
+use crate::tui::{self, Depth, Leave, Options, PointPreview, Preview, Themes};
 
 /// Days after which a runbook that was never rehearsed again is worth a word: a quarter.
 const OVERDUE: i64 = 92;
@@ -209,6 +209,8 @@ pub fn options(global: &Global, session: &Session, leave_text: String) -> Option
         ascii: ascii(),
         mouse: global.mouse,
         leave_text,
+        read_only: false,
+        can_stop: false,
         after_text: None,
         contacts: Vec::new(),
         log_file: session.log.clone(),
@@ -216,16 +218,16 @@ pub fn options(global: &Global, session: &Session, leave_text: String) -> Option
 }
 
 /// Screens, or lines where screens cannot be drawn or are not wanted.
-pub async fn watch(global: &Global, view: tui::Session) -> Result<()> {
+pub async fn watch(global: &Global, view: tui::Session) -> Result<Leave> {
     use std::io::IsTerminal as _;
     let failed = |error: &dyn std::fmt::Display| {
         CliError::failed(Failure::new("the terminal cannot be used", error).now("Try again with --plain."))
     };
     let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
     if global.plain || dumb || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        return tui::plain::run(view).await.map(|_| ()).map_err(|error| failed(&error));
+        return tui::plain::run(view).await.map_err(|error| failed(&error));
     }
-    tui::run_drill(view).await.map(|_| ()).map_err(|error| failed(&error))
+    tui::run_drill(view).await.map_err(|error| failed(&error))
 }
 
 /// What a candidate of the recovery point means; computed from the window and from what past drills took.

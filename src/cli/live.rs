@@ -1,12 +1,11 @@
-//! A running drill and the view on it: screens, lines, or nobody.
+//! The engine of a drill and the view beside it: lines, or nobody, or views of other processes.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{CliError, Kind, Result};
@@ -15,7 +14,7 @@ use super::forecast::Measured;
 use super::{Global, Session, home};
 use crate::clock::{self, SystemClock};
 use crate::drill::{DrillState, StepStatus};
-use crate::engine::{Driver, Handle, RunEnd};
+use crate::engine::{Driver, Handle, Left, Link, RunEnd};
 use crate::event::{Command, Failure, Mode, Verdict};
 use crate::journal::DrillDir;
 use crate::runbook::StepKind;
@@ -32,7 +31,18 @@ pub struct Outlet {
     pub reason: Option<String>,
 }
 
-/// One run of the engine with its view.
+/// Who looks at the engine from within its own process. Others attach by its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// Lines for a log, of a run without a person.
+    Printer,
+    /// Prompts on standard input that is no terminal: the drill lives as long as its input.
+    Prompts,
+    /// Nobody: the process was started for the engine alone, and ends with the drill.
+    Nobody,
+}
+
+/// One run of the engine.
 pub struct Live<'a> {
     global: &'a Global,
     session: &'a Session,
@@ -40,6 +50,7 @@ pub struct Live<'a> {
     driver: Driver,
     handle: Handle,
     outlet: Outlet,
+    beside: Beside,
 }
 
 impl<'a> Live<'a> {
@@ -49,56 +60,66 @@ impl<'a> Live<'a> {
         dir: DrillDir,
         (driver, handle): (Driver, Handle),
         outlet: Outlet,
+        beside: Beside,
     ) -> Self {
-        Self { global, session, dir, driver, handle, outlet }
+        Self { global, session, dir, driver, handle, outlet, beside }
     }
 
-    /// Runs until the drill has ended or the operator leaves; writes the report; says where things are.
+    /// Runs until the drill has ended or is left; writes the report; says where things are.
     pub async fn run(self) -> Result<ExitCode> {
-        let Self { global, session, dir, driver, handle, outlet } = self;
+        let Self { global, session, dir, driver, handle, outlet, beside } = self;
         let unattended = driver.is_unattended();
         let reason = outlet.reason.clone().or_else(|| unattended.then(|| "started without a person".to_owned()));
         if let Some(reason) = reason.filter(|_| handle.feed.snapshot().declared.is_none()) {
             // The engine has not begun to read: there is room.
             let _ = handle.commands.try_send(Command::Declare { reason });
         }
-        let (notices, heard) = mpsc::unbounded_channel();
-        let refusals = tokio::spawn(pass_on_refusals(handle.refusals.subscribe(), notices.clone()));
-        let leave = handle.leave.clone();
-        let signals = tokio::spawn(leave_on_signals(leave.clone(), unattended));
-        let conclusion = tokio::spawn(conclude(driver, dir.clone(), outlet.sign_key.clone(), notices));
-        let view = match unattended {
-            true => print_until_the_end(&handle, &conclusion).await,
-            false => {
-                // A drill lies in the state directory's folder of drills.
-                let past = dir.path().ancestors().nth(2).map(Measured::of).unwrap_or_default();
-                show(global, session, &handle, heard, past).await
+        // Without its socket a drill goes on: it can be repaired, only not be watched.
+        let link = Link::open(&dir).inspect_err(|error| tracing::warn!(%error, "no view can attach")).ok();
+        let (leave, over) = (handle.leave.clone(), CancellationToken::new());
+        let (after, heard) = watch::channel(None);
+        let serving = link.map(|link| tokio::spawn(link.serve(handle.clone(), heard.clone(), over.clone())));
+        let signals = tokio::spawn(leave_on_signals(leave.clone(), beside != Beside::Prompts));
+        let conclusion = tokio::spawn(conclude(driver, dir.clone(), outlet.sign_key.clone(), after));
+        let view = match beside {
+            Beside::Printer => print_until_the_end(&handle, &conclusion).await,
+            Beside::Prompts => prompt(global, session, &dir, &handle, heard).await,
+            Beside::Nobody => {
+                while !conclusion.is_finished() {
+                    clock::sleep(LOOK_EVERY).await;
+                }
+                Ok(())
             }
         };
         // However the view ended, the engine is told, ends what runs, and the journal is closed in order.
         leave.cancel();
-        let concluded = conclusion.await.map_err(|error| {
+        let concluded = conclusion.await;
+        over.cancel();
+        if let Some(serving) = serving {
+            // It only served.
+            let _ = serving.await;
+        }
+        let concluded = concluded.map_err(|error| {
             CliError::failed(Failure::new("the engine hit a defect", error).now(resume_hint(&dir)))
         })??;
         signals.abort();
-        refusals.abort();
         view?;
         let state = handle.feed.snapshot();
-        say_end(&concluded, &state, &dir, &outlet)
+        say_end(&concluded, &state, &dir, outlet.json)
     }
 }
 
 /// How it ended, and what was written.
-struct Concluded {
-    end: RunEnd,
-    evidence: Option<evidence::Left>,
+pub struct Concluded {
+    pub end: RunEnd,
+    pub evidence: Option<Left>,
 }
 
 async fn conclude(
     driver: Driver,
     dir: DrillDir,
     sign_key: Option<PathBuf>,
-    notices: mpsc::UnboundedSender<Notice>,
+    after: watch::Sender<Option<Left>>,
 ) -> Result<Concluded> {
     let end = driver.run().await.map_err(|error| {
         CliError::failed(
@@ -109,38 +130,48 @@ async fn conclude(
     let (path, key) = (dir.clone(), sign_key.clone());
     let left = tokio::task::spawn_blocking(move || evidence::leave(&path, key.as_deref())).await;
     let left = left.map_err(|error| CliError::failed(Failure::new("the report was not written", error)))??;
-    let mut words = format!("report  {}", left.report.display());
-    for line in &left.lines {
-        words.push('\n');
-        words.push_str(line);
-    }
-    // The view may have gone already.
-    let _ = notices.send(Notice::After(words));
+    after.send_replace(Some(left.clone()));
     Ok(Concluded { end, evidence: Some(left) })
 }
 
-async fn pass_on_refusals(mut refusals: broadcast::Receiver<String>, notices: mpsc::UnboundedSender<Notice>) {
+/// What is said below the last step: where the report lies.
+pub fn after_words(left: &Left) -> String {
+    let report = format!("report  {}", left.report.display());
+    std::iter::once(&report).chain(&left.lines).map(String::as_str).collect::<Vec<_>>().join("\n")
+}
+
+/// Refusals and last words, as they come.
+async fn pass_on(
+    mut refusals: broadcast::Receiver<String>,
+    mut after: watch::Receiver<Option<Left>>,
+    notices: mpsc::UnboundedSender<Notice>,
+) {
     loop {
-        match refusals.recv().await {
-            Ok(refusal) => {
-                if notices.send(Notice::Refused(refusal)).is_err() {
-                    return;
-                }
-            }
-            Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => return,
+        let notice = tokio::select! {
+            refusal = refusals.recv() => match refusal {
+                Ok(refusal) => Notice::Refused(refusal),
+                Err(broadcast::error::RecvError::Lagged(_)) => continue,
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            Ok(()) = after.changed() => match &*after.borrow_and_update() {
+                Some(left) => Notice::After(after_words(left)),
+                None => continue,
+            },
+        };
+        if notices.send(notice).is_err() {
+            return;
         }
     }
 }
 
 /// Without a terminal a signal is the only way to say stop: the journal is closed in order and can be resumed.
-async fn leave_on_signals(leave: CancellationToken, unattended: bool) {
+async fn leave_on_signals(leave: CancellationToken, interruptible: bool) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
         return;
     };
     let interrupted = async {
-        match unattended {
+        match interruptible {
             true => tokio::signal::ctrl_c().await.unwrap_or_default(),
             // At a terminal ctrl-C is a key, and the view asks what is meant.
             false => std::future::pending().await,
@@ -175,36 +206,39 @@ async fn print_until_the_end(handle: &Handle, conclusion: &tokio::task::JoinHand
     Ok(())
 }
 
-async fn show(
+async fn prompt(
     global: &Global,
     session: &Session,
+    dir: &DrillDir,
     handle: &Handle,
-    notices: mpsc::UnboundedReceiver<Notice>,
-    past: Measured,
+    after: watch::Receiver<Option<Left>>,
 ) -> Result<()> {
     let (state, envelopes) = handle.feed.subscribe();
-    let feed = handle.feed.clone();
+    let (notices, heard) = mpsc::unbounded_channel();
+    let passing = tokio::spawn(pass_on(handle.refusals.subscribe(), after, notices));
     let leave_text = "leave: the drill stops after what runs now; `lifeboat resume` goes on with it".to_owned();
     let view = tui::Session {
         state,
         envelopes,
-        snapshot: Arc::new(move || feed.snapshot()),
+        snapshot: handle.feed.look(),
         commands: handle.commands.clone(),
         clock: SystemClock::shared(),
         player: None,
-        preview: home::preview(past),
-        notices,
+        preview: home::preview(Measured::beside(dir)),
+        notices: heard,
         themes: home::themes(global)?,
         options: home::options(global, session, leave_text),
     };
-    home::watch(global, view).await
+    let shown = home::watch(global, view).await;
+    passing.abort();
+    shown.map(drop)
 }
 
-fn resume_hint(dir: &DrillDir) -> String {
+pub fn resume_hint(dir: &DrillDir) -> String {
     format!("Go on with: lifeboat resume {}", dir.path().display())
 }
 
-fn say_end(concluded: &Concluded, state: &DrillState, dir: &DrillDir, outlet: &Outlet) -> Result<ExitCode> {
+pub fn say_end(concluded: &Concluded, state: &DrillState, dir: &DrillDir, json: bool) -> Result<ExitCode> {
     let code = match &concluded.end {
         RunEnd::Finished(verdict) => verdict.exit_code(),
         RunEnd::Left => Kind::Interrupted.code(),
@@ -214,10 +248,15 @@ fn say_end(concluded: &Concluded, state: &DrillState, dir: &DrillDir, outlet: &O
     for line in summary {
         eprintln!("{line}");
     }
-    if outlet.json {
+    say_json(concluded, state, dir, json);
+    Ok(ExitCode::from(code))
+}
+
+/// The last line of standard output, when a program reads it.
+pub fn say_json(concluded: &Concluded, state: &DrillState, dir: &DrillDir, json: bool) {
+    if json {
         println!("{}", as_json(concluded, state, dir));
     }
-    Ok(ExitCode::from(code))
 }
 
 /// What a person reads last.

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, wiring, logging, exit codes.
 
+mod attach;
 mod completions;
 mod error;
 mod evidence;
@@ -69,6 +70,13 @@ enum Command {
     Run(run::Args),
     /// Go on with a drill whose program ended
     Resume(resume::Args),
+    /// Come back to a drill that goes on without a terminal
+    Attach(attach::Args),
+    /// Look at a drill that somebody else steers, and change nothing
+    Watch(attach::Args),
+    /// The process that runs a drill, started by `run` and `resume`
+    #[command(hide = true)]
+    Engine(attach::EngineArgs),
     /// Watch a recorded drill
     Replay(replay::Args),
     /// List drills: under way and past
@@ -122,6 +130,9 @@ fn dispatch(cli: Cli) -> std::result::Result<ExitCode, (CliError, bool)> {
         Some(Command::Run(args)) => with_json(args.json, |json| run::run(&global, args, json)),
         Some(Command::Resume(args)) => with_json(args.json, |json| resume::run(&global, args, json)),
         Some(Command::Drills(args)) => with_json(args.json, |_| resume::list(&global, args)),
+        Some(Command::Attach(args)) => plain(attach::attach(&global, args)),
+        Some(Command::Watch(args)) => plain(attach::watch(&global, args)),
+        Some(Command::Engine(args)) => plain(attach::engine(&global, args)),
         Some(Command::Replay(args)) => plain(replay::run(&global, args)),
         Some(Command::Report(args)) => plain(evidence::report(&global, args)),
         Some(Command::Sign(args)) => plain(evidence::sign(&global, args)),

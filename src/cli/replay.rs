@@ -83,7 +83,7 @@ async fn watch(global: &Global, session: &Session, player: Player) -> Result<Exi
     };
     let shown = home::watch(global, view).await;
     pace.abort();
-    shown.map(|()| ExitCode::SUCCESS)
+    shown.map(|_| ExitCode::SUCCESS)
 }
 
 fn open(path: &Path) -> Result<Recording> {

@@ -4,10 +4,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::attach::{self, Keep};
 use super::error::{CliError, Result};
-use super::live::{Live, Outlet};
+use super::live::{Beside, Live, Outlet};
 use super::run::Headless;
 use super::{Global, Session, paths, runtime, setup};
+use crate::engine::OpeningError;
 use crate::event::{Failure, Mode};
 use crate::journal::{self, DrillDir};
 
@@ -44,9 +46,7 @@ pub fn of(global: &Global, dir: &DrillDir) -> Result<ExitCode> {
 pub fn run(global: &Global, args: Args, json: bool) -> Result<ExitCode> {
     let dir = find(global, args.drill.as_deref())?;
     become_owner(&dir)?;
-    // The drill's own state directory: its log and its past stand beside it.
-    let state = dir.path().parent().and_then(Path::parent).map(Path::to_owned);
-    let global = Global { state_dir: state.or_else(|| global.state_dir.clone()), ..global.clone() };
+    let global = beside(global, &dir);
     let session = Session::begin(&global)?;
     let state = setup::fold(&dir.journal()).map_err(CliError::failed)?;
     let inventory = args.inventory.clone().or_else(|| state.opening.inventory_path.clone()).ok_or_else(|| {
@@ -55,14 +55,30 @@ pub fn run(global: &Global, args: Args, json: bool) -> Result<ExitCode> {
         )
     })?;
     let unattended = args.headless.unattended(state.opening.mode == Mode::Sandbox)?;
-    let opening = setup::reopening(&state, &inventory, unattended, session.redactor.clone())?;
     let outlet = Outlet { json, sign_key: args.sign_key, reason: None };
+    let beside = attach::beside(unattended.is_some());
+    // Whatever is wrong with it is said before an engine is started.
+    let opening = setup::reopening(&state, &inventory, unattended, session.redactor.clone())?;
     runtime()?.block_on(async {
+        if let (Beside::Nobody, Some((_, verdict))) = (beside, state.finished) {
+            let ended = OpeningError::Ended { verdict: verdict.word() };
+            return Err(CliError::failed(Failure::new("the drill cannot be resumed", ended)));
+        }
+        if beside == Beside::Nobody {
+            let keep = Keep { program: opening.lifeboat, inventory, operator: opening.operator };
+            return attach::start_and_show(&global, &session, &dir, &keep, outlet).await;
+        }
         let begun = opening
             .resume(dir.clone())
             .map_err(|error| CliError::failed(Failure::new("the drill cannot be resumed", error)))?;
-        Live::new(&global, &session, dir, begun, outlet).run().await
+        Live::new(&global, &session, dir, begun, outlet, beside).run().await
     })
+}
+
+/// The drill's own state directory: its log and its past stand beside it.
+pub fn beside(global: &Global, dir: &DrillDir) -> Global {
+    let state = dir.path().parent().and_then(Path::parent).map(Path::to_owned);
+    Global { state_dir: state.or_else(|| global.state_dir.clone()), ..global.clone() }
 }
 
 /// A drill by directory, id, or the beginning of its id; without a word the newest that has not ended.
@@ -99,7 +115,7 @@ pub fn find(global: &Global, word: Option<&str>) -> Result<DrillDir> {
 }
 
 /// A drill belongs to whoever began it: root becomes them before it goes on, so that servers and files keep their owner.
-fn become_owner(dir: &DrillDir) -> Result<()> {
+pub fn become_owner(dir: &DrillDir) -> Result<()> {
     let failed = |why: String| {
         CliError::failed(Failure::new(format!("cannot become the owner of {}", dir.path().display()), why))
     };

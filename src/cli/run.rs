@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::attach::{self, Keep};
 use super::error::{CliError, Result};
-use super::live::{Live, Outlet};
+use super::live::{Beside, Live, Outlet};
 use super::setup::Setup;
 use super::{Global, Session, paths, runtime};
 use crate::engine::{Opening, Unattended};
@@ -131,12 +132,34 @@ pub fn run(global: &Global, args: Args, json: bool) -> Result<ExitCode> {
     let dir = DrillDir::new(&session.state, &drill);
     let outlet = Outlet { json, sign_key: args.sign_key, reason: args.reason };
     let runtime = runtime()?;
-    runtime.block_on(async {
-        let begun = opening.begin(dir.clone(), drill).map_err(|error| {
-            CliError::failed(Failure::new("the drill could not begin", error).now("Nothing was done."))
-        })?;
-        Live::new(global, &session, dir, begun, outlet).run().await
-    })
+    runtime.block_on(async { begin(global, &session, opening, (dir, drill), outlet).await })
+}
+
+/// Opens the drill, and runs it where its engine belongs.
+pub async fn begin(
+    global: &Global,
+    session: &Session,
+    opening: Opening,
+    (dir, drill): (DrillDir, String),
+    outlet: Outlet,
+) -> Result<ExitCode> {
+    let beside = attach::beside(opening.unattended.is_some());
+    let keep = opening.inventory.path.clone().map(|inventory| Keep {
+        program: opening.lifeboat.clone(),
+        inventory,
+        operator: opening.operator.clone(),
+    });
+    let begun = opening
+        .begin(dir.clone(), drill)
+        .map_err(|error| CliError::failed(Failure::new("the drill could not begin", error).now("Nothing was done.")))?;
+    match keep {
+        Some(keep) if beside == Beside::Nobody => {
+            // The opening is durable; the engine takes it up from there.
+            drop(begun);
+            attach::start_and_show(global, session, &dir, &keep, outlet).await
+        }
+        _ => Live::new(global, session, dir, begun, outlet, beside).run().await,
+    }
 }
 
 /// Says what would be done, step by step.

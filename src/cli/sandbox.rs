@@ -10,10 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{CliError, Kind, Result};
-use super::live::{Live, Outlet};
+use super::live::Outlet;
 use super::run::Headless;
 use super::setup::{self, Setup};
-use super::{Global, Session, runtime};
+use super::{Global, Session, attach, run, runtime};
 use crate::clock;
 use crate::event::{Failure, Mode, parse_time};
 use crate::journal::{self, DrillDir};
@@ -188,12 +188,7 @@ fn run_drill(global: &Global, drill: Drill) -> Result<ExitCode> {
     let id = uuid::Uuid::now_v7().to_string();
     let dir = DrillDir::new(&session.state, &id);
     let outlet = Outlet { json: drill.look.json, sign_key: Some(setup.signing_key), reason: None };
-    runtime()?.block_on(async {
-        let begun = opening
-            .begin(dir.clone(), id)
-            .map_err(|error| CliError::failed(Failure::new("the drill could not begin", error)))?;
-        Live::new(global, &session, dir, begun, outlet).run().await
-    })
+    runtime()?.block_on(async { run::begin(global, &session, opening, (dir, id), outlet).await })
 }
 
 /// Before anything is built: the drill writes its journal as the servers' user. Call it before any thread exists.
@@ -240,7 +235,14 @@ fn run_status(look: &Look) -> Result<ExitCode> {
 fn run_down(look: &Look) -> Result<ExitCode> {
     // Root stays root here: a drill that root ran against the sandbox left files that only root can remove.
     let (sandbox, _) = find(&look.place)?;
-    let ended = runtime()?.block_on(sandbox.down())?;
+    let drills = journal::layout::list(&sandbox.layout().home().join(".local/state/lifeboat")).unwrap_or_default();
+    let ended = runtime()?.block_on(async {
+        for dir in &drills {
+            // Servers that go away beneath a drill would be taken for its failure.
+            attach::stop(dir).await?;
+        }
+        Ok::<_, CliError>(sandbox.down().await?)
+    })?;
     let dir = sandbox.layout().dir();
     let removed = !dir.exists();
     let text = dir.display();

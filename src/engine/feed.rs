@@ -29,6 +29,12 @@ impl Feed {
         (state.clone(), self.envelopes.subscribe())
     }
 
+    /// The state now, for a view: it does not keep the stream of envelopes open.
+    pub fn look(&self) -> Arc<dyn Fn() -> DrillState + Send + Sync> {
+        let state = Arc::clone(&self.state);
+        Arc::new(move || state.read().expect("the feed's lock").clone())
+    }
+
     pub fn snapshot(&self) -> DrillState {
         self.state.read().expect("the feed's lock").clone()
     }

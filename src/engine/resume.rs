@@ -1,6 +1,6 @@
 //! Going on with a drill whose program ended.
 
-use crate::drill::{DrillState, StepStatus};
+use crate::drill::{DrillError, DrillState, StepStatus};
 use crate::event::{Envelope, Event};
 use crate::journal::{DrillDir, Journal};
 
@@ -50,8 +50,8 @@ impl Opening {
 }
 
 /// The state that a journal's envelopes lead to.
-fn fold(envelopes: &[Envelope]) -> Result<DrillState, OpeningError> {
-    let first = envelopes.first().ok_or(crate::drill::DrillError::NoOpening)?;
+pub(super) fn fold(envelopes: &[Envelope]) -> Result<DrillState, DrillError> {
+    let first = envelopes.first().ok_or(DrillError::NoOpening)?;
     let mut state = DrillState::open(first)?;
     for envelope in &envelopes[1..] {
         state.apply(envelope);

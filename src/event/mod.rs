@@ -347,7 +347,8 @@ pub enum Pace {
 }
 
 /// What the operator wants; the driver turns it into events or refuses it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     Declare { reason: String },
     Answer { step: String, answer: Answer },

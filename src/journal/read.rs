@@ -95,6 +95,18 @@ impl Reader {
         self.torn.clone()
     }
 
+    /// Entries up to `next_seq`, of a journal that somebody else still writes and says to be durable so far.
+    pub fn follow(&mut self, next_seq: u64) -> Result<Vec<Envelope>, JournalError> {
+        let mut envelopes = Vec::new();
+        while self.next_seq < next_seq {
+            match self.advance()? {
+                Some(envelope) => envelopes.push(envelope),
+                None => return Err(self.damaged(format!("entry {next_seq} was written, and is not there"))),
+            }
+        }
+        Ok(envelopes)
+    }
+
     fn advance(&mut self) -> Result<Option<Envelope>, JournalError> {
         self.line.clear();
         let cap = LINE_CAP as u64 + 1;

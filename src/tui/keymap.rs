@@ -73,6 +73,7 @@ pub enum Action {
     Back,
     Leave,
     LeaveNow,
+    StopNow,
     Interrupt,
     Suspend,
 }
@@ -94,6 +95,7 @@ pub enum Context {
     Typing,
     TypingMany,
     LeaveQuestion,
+    LeaveOrStop,
     InterruptQuestion,
     PointQuestion,
     StopQuestion,
@@ -127,6 +129,7 @@ impl Context {
             Self::Always => "Always",
             Self::Typing | Self::TypingMany => "While you type",
             Self::LeaveQuestion
+            | Self::LeaveOrStop
             | Self::InterruptQuestion
             | Self::PointQuestion
             | Self::StopQuestion
@@ -255,6 +258,9 @@ pub static KEYMAP: &[Binding] = &[
     bind(C::TypingMany, &[code(KeyCode::BackTab), code(KeyCode::Up)], A::PreviousField, "previous field", 0),
     bind(C::LeaveQuestion, &[key('y'), code(KeyCode::Enter)], A::LeaveNow, "leave", 1),
     bind(C::LeaveQuestion, &[code(KeyCode::Esc), key('n')], A::Back, "stay", 2),
+    bind(C::LeaveOrStop, &[key('y'), code(KeyCode::Enter)], A::LeaveNow, "leave, it goes on", 1),
+    bind(C::LeaveOrStop, &[key('s')], A::StopNow, "stop it too, until `lifeboat resume`", 2),
+    bind(C::LeaveOrStop, &[code(KeyCode::Esc), key('n')], A::Back, "stay", 3),
     bind(C::InterruptQuestion, &[key('a')], A::Abort, "abort the drill", 1),
     bind(C::InterruptQuestion, &[key('l'), ctrl('c')], A::LeaveNow, "leave", 2),
     bind(C::InterruptQuestion, &[code(KeyCode::Esc), key('n')], A::Back, "stay", 3),

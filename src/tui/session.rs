@@ -45,6 +45,10 @@ pub struct Options {
     pub mouse: bool,
     /// What `q` means, truthfully: `leave (the drill stops here; lifeboat resume goes on)`.
     pub leave_text: String,
+    /// Nothing is sent: a second pair of eyes.
+    pub read_only: bool,
+    /// Leaving offers to stop the engine too, which otherwise goes on.
+    pub can_stop: bool,
     /// Said once the drill has ended; a [`Notice::After`] replaces it.
     pub after_text: Option<String>,
     /// People of the inventory; those of the runbook are added.
@@ -60,6 +64,8 @@ pub enum Leave {
     Finished,
     /// The operator left, and the drill has not ended.
     Left,
+    /// The operator left, and wants the engine to end.
+    Stopped,
     /// SIGTERM or SIGHUP.
     Terminated,
 }

@@ -1,4 +1,5 @@
 mod architecture;
+mod attach;
 mod bad_input;
 mod drill;
 mod invalid_files;

@@ -44,6 +44,7 @@ impl App {
             Action::Leave if !self.live() => effects.push(Effect::Leave(self.leave())),
             Action::Leave => self.overlays.push(Overlay::Question(Question::Leave)),
             Action::LeaveNow => effects.push(Effect::Leave(self.leave())),
+            Action::StopNow => effects.push(Effect::Leave(Leave::Stopped)),
             Action::Interrupt if !self.live() => effects.push(Effect::Leave(self.leave())),
             Action::Interrupt => self.overlays.push(Overlay::Question(Question::Interrupt)),
             Action::Suspend => effects.push(Effect::Suspend),

@@ -281,7 +281,7 @@ impl App {
 
     /// Whether the drill can be acted on.
     pub(super) fn live(&self) -> bool {
-        self.player.is_none() && self.state.finished.is_none()
+        self.player.is_none() && self.state.finished.is_none() && !self.options.read_only
     }
 
     /// Whether an answer to the step in the middle is on its way.
@@ -305,6 +305,7 @@ impl App {
                 }
             }
             Some(Overlay::Question(question)) => contexts.push(match question {
+                Question::Leave if self.options.can_stop => Context::LeaveOrStop,
                 Question::Leave => Context::LeaveQuestion,
                 Question::Interrupt => Context::InterruptQuestion,
                 Question::Point => Context::PointQuestion,
@@ -323,10 +324,11 @@ impl App {
     /// As [`Self::contexts`], of what lies below the page on top: help is about that.
     pub(super) fn contexts_below(&self) -> Vec<Context> {
         let mut contexts: Vec<Context> = self.step_context().into_iter().collect();
-        contexts.push(match self.player {
-            Some(_) => Context::Replay,
-            None if self.state.finished.is_some() => Context::Finished,
-            None => Context::Drive,
+        contexts.extend(match self.player {
+            Some(_) => Some(Context::Replay),
+            None if self.state.finished.is_some() => Some(Context::Finished),
+            None if self.options.read_only => None,
+            None => Some(Context::Drive),
         });
         contexts.extend([Context::View, Context::Always]);
         contexts

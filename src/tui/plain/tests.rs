@@ -100,6 +100,8 @@ async fn talk(script: Vec<Result<Event, &str>>) -> (String, Vec<Command>, Leave)
             ascii: false,
             mouse: false,
             leave_text: "leave".into(),
+            read_only: false,
+            can_stop: false,
             after_text: None,
             contacts: Vec::new(),
             log_file: None,

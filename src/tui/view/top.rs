@@ -55,6 +55,8 @@ pub(super) fn badge(app: &App) -> Span<'static> {
     };
     if app.player.is_some() {
         words = format!("REPLAY · {words}");
+    } else if app.options.read_only {
+        words = format!("WATCHING · {words}");
     }
     span(format!(" {sign} {words} "), style)
 }

@@ -423,6 +423,8 @@ pub fn options() -> Options {
         ascii: false,
         mouse: false,
         leave_text: "leave (the drill stops here; lifeboat resume goes on)".into(),
+        read_only: false,
+        can_stop: false,
         after_text: None,
         contacts: Vec::new(),
         log_file: None,
