@@ -223,7 +223,7 @@ impl Scanner {
     }
 
     /// Nothing further in this segment counts.
-    pub fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         self.switched || self.scan.stop.is_some()
     }
 

@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use zstd::stream::read::Decoder;
+use zstd::zstd_safe::DCtx;
+
 use super::super::archive::{WalError, read_id};
 use super::super::name::{BadSegment, Header, Segment, WalFile};
 use super::damage::Damage;
@@ -11,7 +14,7 @@ use super::page::{Version, u16_at, u32_at};
 use super::scan::{Scanner, SegmentScan};
 use crate::store::Bucket;
 
-/// Read at once of a plain file: small enough to stay in the processor's cache until it is scanned.
+/// Read or decompressed at once: small enough to stay in the processor's cache until it is scanned.
 const CHUNK: usize = 256 << 10;
 
 /// WAL that can be read.
@@ -100,23 +103,15 @@ async fn list_bucket(bucket: &Bucket) -> Result<Vec<Listed>, WalError> {
 /// Scans segments of a source, one after another in the same memory.
 pub(super) struct Loader<'a> {
     source: &'a Source,
-    system_identifier: Option<u64>,
     stored: Vec<u8>,
-    plain: Vec<u8>,
-    crossing: Vec<u8>,
-    decompressor: zstd::bulk::Decompressor<'static>,
+    decompressor: DCtx<'static>,
+    chunks: Chunks,
 }
 
 impl<'a> Loader<'a> {
     pub fn new(source: &'a Source, system_identifier: Option<u64>) -> Self {
-        Self {
-            source,
-            system_identifier,
-            stored: Vec::new(),
-            plain: Vec::new(),
-            crossing: Vec::new(),
-            decompressor: zstd::bulk::Decompressor::new().expect("zstd has memory for a context"),
-        }
+        let chunks = Chunks { system_identifier, chunk: vec![0; CHUNK], crossing: Vec::new() };
+        Self { source, stored: Vec::new(), decompressor: DCtx::create(), chunks }
     }
 
     /// Damage is what the segment's own content shows; an error is what may pass.
@@ -134,74 +129,87 @@ impl<'a> Loader<'a> {
                 if compressed {
                     self.stored.clear();
                     file.read_to_end(&mut self.stored).map_err(failed)?;
-                    let stored = std::mem::take(&mut self.stored);
-                    let scan = self.compressed(listed, &stored);
-                    self.stored = stored;
-                    Ok(scan)
-                } else {
-                    self.file(listed, &mut file).map_err(failed)
+                    let stored = Decoder::with_context(&self.stored[..], &mut self.decompressor);
+                    return Ok(self.chunks.compressed(listed, stored));
                 }
+                let scan = file.metadata().and_then(|meta| self.chunks.scan(listed, meta.len(), &mut file));
+                scan.map_err(failed)
             }
             Source::Bucket { bucket, runtime } => match runtime.block_on(bucket.read(&listed.key)) {
-                Ok(stored) if compressed => Ok(self.compressed(listed, &stored)),
-                Ok(plain) => Ok(self.plain(listed, &plain)),
+                Ok(stored) if compressed => {
+                    let stored = Decoder::with_context(&stored[..], &mut self.decompressor);
+                    Ok(self.chunks.compressed(listed, stored))
+                }
+                Ok(plain) => {
+                    let scan = self.chunks.scan(listed, plain.len() as u64, &mut &plain[..]);
+                    Ok(scan.expect("memory is readable"))
+                }
                 Err(error) if error.is_not_found() => Ok(Err(gone(listed))),
                 Err(error) => Err(error.into()),
             },
         }
     }
+}
 
-    fn compressed(&mut self, listed: &Listed, stored: &[u8]) -> Result<SegmentScan, Damage> {
-        let mut plain = std::mem::take(&mut self.plain);
-        plain.clear();
-        plain.reserve(listed.segment.size as usize);
-        let scan = match self.decompressor.decompress_to_buffer(stored, &mut plain) {
-            Ok(_) => self.plain(listed, &plain),
-            Err(error) => Err(Damage::Compressed { name: listed.segment.to_string(), why: error.to_string() }),
+/// Scans a segment's content by chunks, which are still in the processor's cache when they are scanned.
+struct Chunks {
+    system_identifier: Option<u64>,
+    chunk: Vec<u8>,
+    crossing: Vec<u8>,
+}
+
+impl Chunks {
+    fn compressed(&mut self, listed: &Listed, mut content: impl Read) -> Result<SegmentScan, Damage> {
+        // How long it is shows only at its end.
+        self.scan(listed, listed.segment.size, &mut content).unwrap_or_else(|error| {
+            Err(Damage::Compressed { name: listed.segment.to_string(), why: error.to_string() })
+        })
+    }
+
+    /// Reads all of it, also behind the end of WAL: only then what is compressed was seen to be whole.
+    fn scan(
+        &mut self,
+        listed: &Listed,
+        length: u64,
+        content: &mut impl Read,
+    ) -> io::Result<Result<SegmentScan, Damage>> {
+        let mut filled = self.fill(content)?;
+        let mut scanner = match self.begin(listed, filled, length) {
+            Ok(scanner) => scanner,
+            Err(damage) => return Ok(Err(damage)),
         };
-        self.plain = plain;
-        scan
+        let mut found = 0;
+        while filled > 0 && found <= length {
+            found += filled as u64;
+            scanner.pages(&self.chunk[..filled]);
+            filled = self.fill(content)?;
+        }
+        let (scan, crossing) = scanner.finish();
+        self.crossing = crossing;
+        if found != length {
+            let name = listed.segment.to_string();
+            return Ok(Err(BadSegment::Length { name, found, expected: length }.into()));
+        }
+        Ok(Ok(scan))
     }
 
-    fn plain(&mut self, listed: &Listed, bytes: &[u8]) -> Result<SegmentScan, Damage> {
-        let mut scanner = self.begin(listed, bytes, bytes.len() as u64)?;
-        scanner.pages(bytes);
-        Ok(self.end(scanner))
-    }
-
-    /// A plain file, by chunks.
-    fn file(&mut self, listed: &Listed, file: &mut File) -> io::Result<Result<SegmentScan, Damage>> {
-        let length = file.metadata()?.len();
-        let mut chunk = std::mem::take(&mut self.stored);
-        chunk.resize(CHUNK, 0);
-        let mut fill = |chunk: &mut [u8]| {
-            let mut filled = 0;
-            while filled < chunk.len() {
-                match file.read(&mut chunk[filled..]) {
-                    Ok(0) => break,
-                    Ok(bytes) => filled += bytes,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
+    /// As much as there is, up to a chunk.
+    fn fill(&mut self, content: &mut impl Read) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < self.chunk.len() {
+            match content.read(&mut self.chunk[filled..]) {
+                Ok(0) => break,
+                Ok(bytes) => filled += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            Ok(filled)
-        };
-        let mut filled = fill(&mut chunk)?;
-        let scan = match self.begin(listed, &chunk[..filled], length) {
-            Err(damage) => Err(damage),
-            Ok(mut scanner) => {
-                while filled > 0 && !scanner.is_done() {
-                    scanner.pages(&chunk[..filled]);
-                    filled = fill(&mut chunk)?;
-                }
-                Ok(self.end(scanner))
-            }
-        };
-        self.stored = chunk;
-        Ok(scan)
+        }
+        Ok(filled)
     }
 
-    fn begin(&mut self, listed: &Listed, head: &[u8], length: u64) -> Result<Scanner, Damage> {
+    /// By the first chunk.
+    fn begin(&mut self, listed: &Listed, filled: usize, length: u64) -> Result<Scanner, Damage> {
+        let head = &self.chunk[..filled];
         let segment = listed.segment;
         let name = segment.to_string();
         if !head.is_empty() && head.iter().take(Header::BYTES).all(|byte| *byte == 0) {
@@ -215,12 +223,6 @@ impl<'a> Loader<'a> {
             return Err(BadSegment::NoHeader { name }.into());
         }
         Ok(Scanner::new(segment, version, header.system_identifier, page_bytes, std::mem::take(&mut self.crossing)))
-    }
-
-    fn end(&mut self, scanner: Scanner) -> SegmentScan {
-        let (scan, crossing) = scanner.finish();
-        self.crossing = crossing;
-        scan
     }
 }
 

@@ -1,8 +1,10 @@
 //! A walk over segments: scanned in parallel, joined in order.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::super::archive::WalError;
 use super::super::name::{BadSegment, Segment};
@@ -10,6 +12,9 @@ use super::damage::{Damage, Flaw};
 use super::join::{Emit, Joined, Joiner, State};
 use super::scan::SegmentScan;
 use super::source::{Listed, Loader, Source};
+
+/// Segments a thread that are scanned and wait to be joined, or are being scanned.
+const AHEAD: usize = 3;
 
 /// Reads segments in their order. Memory is bounded by the segment's size times the threads, and the largest record.
 pub struct Walk<'a> {
@@ -45,27 +50,39 @@ impl<'a> Walk<'a> {
             let mut loader = Loader::new(self.source, self.system_identifier);
             return self.join(|listed| loader.scan(listed), &mut visit);
         }
+        let (order, orders) = channel::<(&Listed, Sender<Scanned>)>();
+        let orders = Mutex::new(orders);
         std::thread::scope(|scope| {
-            // Each has every n-th segment, and is at most one ahead of the joining.
-            let channels: Vec<Receiver<Scanned>> = (0..threads)
-                .map(|thread| {
-                    let (sender, receiver) = sync_channel(1);
-                    let mut loader = Loader::new(self.source, self.system_identifier);
-                    let segments = self.segments.iter().skip(thread).step_by(threads);
-                    scope.spawn(move || {
-                        for listed in segments {
-                            // The joining has ended early.
-                            let Ok(()) = sender.send(loader.scan(listed)) else { break };
-                        }
-                    });
-                    receiver
-                })
-                .collect();
-            let mut turn = channels.iter().cycle();
-            self.join(
-                |_| turn.next().expect("it goes round").recv().expect("a thread sends each of its segments"),
-                &mut visit,
-            )
+            for _ in 0..threads {
+                let mut loader = Loader::new(self.source, self.system_identifier);
+                let orders = &orders;
+                scope.spawn(move || {
+                    // Whoever is free takes the next: not every segment is the same work.
+                    let next = || orders.lock().ok()?.recv().ok();
+                    while let Some((listed, answer)) = next() {
+                        // The joining has ended early.
+                        let Ok(()) = answer.send(loader.scan(listed)) else { break };
+                    }
+                });
+            }
+            let mut coming = self.segments.iter();
+            let mut answers = VecDeque::new();
+            let mut order_one = |answers: &mut VecDeque<Receiver<Scanned>>| {
+                if let Some(listed) = coming.next() {
+                    let (sender, receiver) = channel();
+                    answers.push_back(receiver);
+                    order.send((listed, sender)).expect("the threads wait for orders");
+                }
+            };
+            (0..threads * AHEAD).for_each(|_| order_one(&mut answers));
+            let answered = |_: &Listed| {
+                let scanned = answers.pop_front().expect("it was ordered").recv().expect("a thread answers its order");
+                order_one(&mut answers);
+                scanned
+            };
+            let joined = self.join(answered, &mut visit);
+            drop(order);
+            joined
         })
     }
 
