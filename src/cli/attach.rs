@@ -74,7 +74,7 @@ fn look(global: &Global, args: Args, role: Role) -> Result<ExitCode> {
     let global = resume::beside(global, &dir);
     let session = Session::begin(&global)?;
     runtime()?.block_on(async {
-        match connect(&dir).await? {
+        match connect(&dir, setup::operator()).await? {
             Some(remote) => {
                 view(&global, &session, &dir, remote, role, Outlet { json: false, sign_key: None, reason: None }).await
             }
@@ -86,8 +86,8 @@ fn look(global: &Global, args: Args, role: Role) -> Result<ExitCode> {
 }
 
 /// The engine of a drill that runs already; `None` when none does.
-pub async fn connect(dir: &DrillDir) -> Result<Option<Remote>> {
-    Remote::attach(dir).await.map_err(|error| {
+pub async fn connect(dir: &DrillDir, by: String) -> Result<Option<Remote>> {
+    Remote::attach(dir, by).await.map_err(|error| {
         CliError::failed(Failure::new(format!("cannot attach to the drill in {}", dir.path().display()), error))
     })
 }
@@ -115,14 +115,14 @@ async fn start(session: &Session, dir: &DrillDir, keep: &Keep, sign_key: Option<
     if let Some(key) = sign_key {
         spec = spec.arg("--sign-key").arg(std::path::absolute(key).map_err(|error| failed(error.to_string()))?);
     }
-    if let Some(remote) = connect(dir).await? {
+    if let Some(remote) = connect(dir, keep.operator.clone()).await? {
         return Ok(remote);
     }
     let said = std::fs::metadata(&log).map_or(0, |meta| meta.len());
     let pid = spec.detach(&log).map_err(|error| failed(error.to_string()))?;
     let began = clock::boot_now();
     loop {
-        if let Some(remote) = connect(dir).await? {
+        if let Some(remote) = connect(dir, keep.operator.clone()).await? {
             return Ok(remote);
         }
         if !alive(pid) || clock::boot_now() - began > PATIENCE {
@@ -136,7 +136,7 @@ async fn start(session: &Session, dir: &DrillDir, keep: &Keep, sign_key: Option<
 
 /// Ends the engine of a drill, if one runs, as its operator would; returns once it has ended.
 pub async fn stop(dir: &DrillDir) -> Result<bool> {
-    let Some(remote) = connect(dir).await? else { return Ok(false) };
+    let Some(remote) = connect(dir, setup::operator()).await? else { return Ok(false) };
     // It may end by itself meanwhile.
     let _ = remote.leave.send(()).await;
     tokio::select! {

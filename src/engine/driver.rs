@@ -53,6 +53,8 @@ pub enum RunEnd {
 #[derive(Clone)]
 pub struct Handle {
     pub commands: mpsc::Sender<Command>,
+    /// Of operators at other terminals, with their names.
+    pub others: mpsc::Sender<(String, Command)>,
     pub feed: Feed,
     /// Why a command was not carried out.
     pub refusals: broadcast::Sender<String>,
@@ -78,6 +80,7 @@ pub struct Driver {
     journal: Journal,
     feed: Feed,
     commands: mpsc::Receiver<Command>,
+    others: mpsc::Receiver<(String, Command)>,
     refusals: broadcast::Sender<String>,
     leave: CancellationToken,
     reports: mpsc::Receiver<(usize, Report)>,
@@ -103,15 +106,23 @@ impl Driver {
     pub(super) fn new(fixed: Fixed, journal: Journal, state: DrillState) -> (Self, Handle) {
         let feed = Feed::new(state);
         let (sender, commands) = mpsc::channel(MESSAGES);
+        let (other, others) = mpsc::channel(MESSAGES);
         let refusals = broadcast::channel(MESSAGES).0;
         let (reporter, reports) = mpsc::channel(REPORTS);
         let leave = CancellationToken::new();
-        let handle = Handle { commands: sender, feed: feed.clone(), refusals: refusals.clone(), leave: leave.clone() };
+        let handle = Handle {
+            commands: sender,
+            others: other,
+            feed: feed.clone(),
+            refusals: refusals.clone(),
+            leave: leave.clone(),
+        };
         let driver = Self {
             fixed,
             journal,
             feed,
             commands,
+            others,
             refusals,
             leave,
             reports,
@@ -174,10 +185,14 @@ impl Driver {
                 biased;
                 () = self.leave.cancelled() => return Ok(RunEnd::Left),
                 command = self.commands.recv() => match command {
-                    Some(command) => self.command(command)?,
+                    Some(command) => {
+                        let by = self.feed.read(|state| state.operator.clone());
+                        self.command(command, by)?;
+                    }
                     // Every handle is gone: nobody can answer any more.
                     None => return Ok(RunEnd::Left),
                 },
+                Some((by, command)) = self.others.recv() => self.command(command, by)?,
                 report = self.reports.recv() => {
                     if let Some((index, report)) = report {
                         self.report(index, report)?;
@@ -439,8 +454,7 @@ impl Driver {
         self.emit(events)
     }
 
-    fn command(&mut self, command: Command) -> Result<(), EngineError> {
-        let by = self.feed.read(|state| state.operator.clone());
+    fn command(&mut self, command: Command, by: String) -> Result<(), EngineError> {
         if let Err(refusal) = self.feed.read(|state| guard::admits(state, &command)) {
             tracing::warn!(?command, %refusal, "refused");
             // Nobody listens to refusals in a headless run; the log has them.

@@ -49,7 +49,11 @@ pub enum LinkError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Request {
-    Command(Command),
+    Command {
+        /// Who sits at that terminal.
+        by: String,
+        command: Command,
+    },
     /// The engine is to end; `lifeboat resume` goes on.
     Leave,
 }
@@ -159,8 +163,8 @@ async fn listen(requests: unix::OwnedReadHalf, handle: &Handle) -> io::Result<()
             return Ok(());
         }
         match serde_json::from_slice(&line)? {
-            Request::Command(command) => {
-                if handle.commands.send(command).await.is_err() {
+            Request::Command { by, command } => {
+                if handle.others.send((by, command)).await.is_err() {
                     return Ok(());
                 }
             }

@@ -80,8 +80,8 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// `None` when no engine runs this drill.
-    pub async fn attach(dir: &DrillDir) -> Result<Option<Self>, RemoteError> {
+    /// `None` when no engine runs this drill. What is asked for is recorded as asked for `by` that person.
+    pub async fn attach(dir: &DrillDir, by: String) -> Result<Option<Self>, RemoteError> {
         use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
         let stream = match UnixStream::connect(path_of(dir)).await {
             Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => return Ok(None),
@@ -107,7 +107,7 @@ impl Remote {
         let (commands, waiting) = mpsc::channel(REQUESTS);
         let (leave, leaving) = mpsc::channel(1);
         let (sender, heard) = mpsc::unbounded_channel();
-        tokio::spawn(ask(requests, waiting, leaving));
+        tokio::spawn(ask(by, requests, waiting, leaving));
         let follower = tokio::spawn(follow(words, reader, feed, sender));
         Ok(Some(Self { state, envelopes, look, commands, words: heard, leave, follower }))
     }
@@ -150,10 +150,15 @@ async fn follow(
     }
 }
 
-async fn ask(mut requests: unix::OwnedWriteHalf, mut commands: mpsc::Receiver<Command>, mut leave: mpsc::Receiver<()>) {
+async fn ask(
+    by: String,
+    mut requests: unix::OwnedWriteHalf,
+    mut commands: mpsc::Receiver<Command>,
+    mut leave: mpsc::Receiver<()>,
+) {
     loop {
         let request = tokio::select! {
-            Some(command) = commands.recv() => Request::Command(command),
+            Some(command) = commands.recv() => Request::Command { by: by.clone(), command },
             Some(()) = leave.recv() => Request::Leave,
             else => return,
         };

@@ -122,7 +122,9 @@ fn a_drill_goes_on_when_its_terminal_dies() {
     drop(first);
     // Nobody looks, and the step ends.
     place.open_the_gate();
-    let mut second = place.terminal(&["attach"]);
+    let mut attach = place.lifeboat(&["attach"]);
+    attach.env("SUDO_USER", "noor");
+    let mut second = Terminal::start(attach, 120, 30);
     second.wait_for("yes, it is so");
     assert_eq!(place.engine(), engine);
     say_yes(&mut second);
@@ -130,6 +132,8 @@ fn a_drill_goes_on_when_its_terminal_dies() {
     assert_eq!(second.end().code(), Some(0));
     assert_eq!((place.text("began"), place.text("passed")), ("began\n".to_owned(), "through\n".to_owned()));
     assert_over(&place.drill());
+    let journal = std::fs::read_to_string(place.drill().join("journal.jsonl")).unwrap();
+    assert!(journal.contains("\"by\":\"noor\""), "who answered is recorded: {journal}");
 }
 
 #[test]
