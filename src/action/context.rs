@@ -97,7 +97,10 @@ impl Context {
 
     /// Names of environment variables that hold the inventory's secrets: steps that do not need them never see them.
     pub fn secret_variables(&self) -> impl Iterator<Item = &str> {
-        self.inventory.systems.values().filter_map(|system| match &system.url {
+        let urls = self.inventory.systems.values().map(|system| &system.url);
+        let keys = self.inventory.stores.values().filter_map(|store| store.keys.as_ref());
+        let keys = keys.flat_map(|keys| [Some(&keys.access_key), Some(&keys.secret_key), keys.session_token.as_ref()]);
+        urls.chain(keys.flatten()).filter_map(|secret| match secret {
             SecretRef::Env(name) => Some(name.as_str()),
             _ => None,
         })

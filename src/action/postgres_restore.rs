@@ -25,7 +25,7 @@ impl Action for PostgresRestore {
 async fn perform(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
     let point = context.recovery_point()?;
-    let location = recovery::bucket_of(&context.inventory, system)?;
+    let location = context.location(system)?;
     // The window of now, not of the moment of choosing: what was pruned or went missing since is found before a byte moves.
     let window = recovery::collect(&context.inventory, std::slice::from_ref(&system.name), context.incident()).await?;
     let plan = recovery::plan(&window, &system.name, &Wanted::of(&point, &system.name))?;

@@ -4,8 +4,10 @@ use chrono::{DateTime, Utc};
 
 use crate::event::{Failure, Measure, RecoveryPoint, parse_time};
 use crate::inventory::{System, SystemDetail};
+use crate::recovery;
 use crate::secret::Secret;
-use crate::store::Bucket;
+use crate::store::{Bucket, Keys};
+use crate::system::postgres::wal::Location;
 use crate::system::{postgres, redis};
 
 use super::Context;
@@ -29,18 +31,19 @@ impl Context {
         Ok(url)
     }
 
+    /// Where the system's backups are; the redactor knows the keys to them from here on.
+    pub(super) fn location(&self, system: &System) -> Result<Location, Failure> {
+        let location = recovery::bucket_of(&self.inventory, system)?;
+        if let Keys::Given(keys) = &location.keys {
+            keys.secrets().for_each(|secret| self.redactor.learn(secret.expose()));
+        }
+        Ok(location)
+    }
+
     /// The system's folder in its store.
     pub(super) fn bucket(&self, system: &System) -> Result<Bucket, Failure> {
-        let failed = |why: String| {
-            Failure::new(format!("the backups of {} cannot be reached", system.name), why)
-                .now("Check the store's URL in the inventory and that its directory or bucket is there.")
-        };
-        let store = self
-            .inventory
-            .stores
-            .get(&system.backups.store)
-            .ok_or_else(|| failed(format!("there is no store `{}`", system.backups.store)))?;
-        Bucket::open(&store.url, &system.backups.prefix).map_err(|error| failed(error.to_string()))
+        let what = || format!("the backups of {} cannot be reached", system.name);
+        self.location(system)?.open().map_err(|error| Failure::from(error).fails(what()))
     }
 
     /// What `recovery.choose` left behind.

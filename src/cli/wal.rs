@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::store::Keys;
 use crate::system::postgres::wal::{Fetch, Fetched, Location, Pushed, push};
 
 const FAILED_PUSH: u8 = 1;
@@ -24,24 +25,30 @@ pub struct Args {
 enum Command {
     /// archive_command = 'lifeboat wal push --store URL --prefix SYSTEM %p'
     Push {
-        /// The bucket: file:///directory
+        /// The bucket: file:///directory or s3://bucket/prefix
         #[arg(long, value_name = "URL")]
         store: String,
         /// The system's folder in it
         #[arg(long, value_name = "FOLDER")]
         prefix: Option<String>,
+        /// For s3: a file with aws_access_key_id and aws_secret_access_key; otherwise the usual places are looked at
+        #[arg(long, value_name = "FILE")]
+        keys: Option<PathBuf>,
         /// %p
         #[arg(value_name = "PATH")]
         path: PathBuf,
     },
     /// restore_command = 'lifeboat wal fetch --store URL --prefix SYSTEM %f %p'
     Fetch {
-        /// The bucket: file:///directory
+        /// The bucket: file:///directory or s3://bucket/prefix
         #[arg(long, value_name = "URL")]
         store: String,
         /// The system's folder in it
         #[arg(long, value_name = "FOLDER")]
         prefix: Option<String>,
+        /// For s3: a file with aws_access_key_id and aws_secret_access_key; otherwise the usual places are looked at
+        #[arg(long, value_name = "FILE")]
+        keys: Option<PathBuf>,
         /// Where a restore under way stages segments
         #[arg(long, value_name = "DIR")]
         stage: Option<PathBuf>,
@@ -96,7 +103,8 @@ pub fn fast_path(args: &[OsString]) -> Option<ExitCode> {
 fn run_push(args: &[OsString]) -> Result<u8, String> {
     let (options, files) = Options::read(args)?;
     let [path] = files.as_slice() else { return Err("push takes one file: %p".to_owned()) };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let pushed = runtime.block_on(async {
         push(&options.location()?.open().map_err(|e| e.to_string())?, Path::new(path)).await.map_err(|e| e.to_string())
     })?;
@@ -125,6 +133,7 @@ fn run_fetch(args: &[OsString]) -> Result<u8, String> {
 struct Options {
     store: Option<String>,
     prefix: String,
+    keys: Keys,
     stage: Option<PathBuf>,
     system_identifier: Option<u64>,
     end: Option<String>,
@@ -146,6 +155,7 @@ impl Options {
             match option {
                 "--store" => options.store = Some(text()?),
                 "--prefix" => options.prefix = text()?,
+                "--keys" => options.keys = Keys::File(PathBuf::from(value)),
                 "--stage" => options.stage = Some(PathBuf::from(value)),
                 "--system-id" => {
                     let id = text()?.parse().map_err(|_| "--system-id takes a number".to_owned())?;
@@ -160,6 +170,6 @@ impl Options {
 
     fn location(&self) -> Result<Location, String> {
         let url = self.store.clone().ok_or("--store says where the archive is, like file:///backups")?;
-        Ok(Location { url, prefix: self.prefix.clone() })
+        Ok(Location { url, prefix: self.prefix.clone(), keys: self.keys.clone() })
     }
 }

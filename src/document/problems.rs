@@ -239,7 +239,7 @@ impl Diagnostic for Report<'_> {
     }
 }
 
-/// Replaces what stands between `://user:` and the last `@`, and what follows `password=`, by as many asterisks, byte for
+/// Replaces what stands between `://user:` and the last `@`, and what follows `password=` or the name of a key, by as many asterisks, byte for
 /// byte, so that every span stays right. Rather too much than too little: a password may hold an `@` or a `/`.
 fn mask_passwords(source: &str) -> String {
     let mut out = source.as_bytes().to_vec();
@@ -256,13 +256,17 @@ fn mask_passwords(source: &str) -> String {
             out[begin + colon + 1..begin + host].fill(b'*');
         }
     }
-    for (at, found) in source.to_ascii_lowercase().match_indices("password") {
+    let lower = source.to_ascii_lowercase();
+    let words = ["password", "secret_key", "session_token"];
+    for (at, found) in words.iter().flat_map(|word| lower.match_indices(word)) {
         let rest = &source[at + found.len()..];
         let value = rest.trim_start_matches([' ', '\t']);
         let Some(value) = value.strip_prefix('=') else { continue };
         let value = value.trim_start_matches([' ', '\t']);
         let begin = source.len() - value.len();
         match value.chars().next() {
+            // Where to find it.
+            Some('{') => {}
             Some(quote @ ('"' | '\'')) => out[begin + 1..until(begin + 1, &[quote])].fill(b'*'),
             _ => out[begin..until(begin, &[' ', '\t', '&', '\'', '"'])].fill(b'*'),
         }
@@ -282,12 +286,13 @@ mod tests {
             "host=db password=ssw0rd&x",
             "PGPASSWORD = 'ssw0rd' # and\nlater",
             "password = \"ssw0rd, ssw0rd",
+            "secret_key = \"ssw0rd\"\nsession_token='ssw0rd'",
         ] {
             let masked = mask_passwords(source);
             assert_eq!(masked.len(), source.len());
             assert!(!masked.contains("ssw0rd"), "{masked}");
         }
-        let innocent = "http://127.0.0.1:8080/health passwords are = \"here\", a: b@c";
+        let innocent = "http://127.0.0.1:8080/health passwords are = \"here\", a: b@c secret_key = { env = \"X\" }";
         assert_eq!(mask_passwords(innocent), innocent);
     }
 

@@ -40,6 +40,11 @@ impl Failure {
         self.now = Some(now.into());
         self
     }
+
+    /// A larger thing failed because of this; what to do now stays the same.
+    pub fn fails(self, what: impl Into<String>) -> Self {
+        Self { what: what.into(), why: self.to_string(), now: self.now }
+    }
 }
 
 /// One thing that was looked at.

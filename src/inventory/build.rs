@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::raw::{self, Kind, Persistence, Reference};
 use super::{
     Backups, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef,
-    Store, System, SystemDetail,
+    Store, StoreKeys, StoreUrl, System, SystemDetail,
 };
 use crate::digest::Digest;
 use crate::document::{Argv, Document, Place, Problems, Text, closest, list};
@@ -43,8 +43,11 @@ impl<'a> Builder<'a> {
             .stores
             .into_iter()
             .map(|(name, raw)| {
-                let url = self.store_url(&raw.url.0, root.key("stores").key(&name).key("url"));
-                (name.clone(), Store { name, url, retain: raw.retain.map(|lasting| lasting.0) })
+                let place = root.key("stores").key(&name);
+                let url = self.store_url(&raw.url.0, place.key("url"));
+                let retain = raw.retain.map(|lasting| lasting.0);
+                let keys = self.store_keys(&url, raw.access_key, raw.secret_key, raw.session_token, place);
+                (name.clone(), Store { name, url, keys, retain })
             })
             .collect();
         let systems: IndexMap<String, System> = file
@@ -215,35 +218,67 @@ impl<'a> Builder<'a> {
     }
 
     fn store_url(&mut self, url: &str, place: Place<'_>) -> String {
-        let complain = |problems: &mut Problems, message: String, hint: &str| {
-            problems.error(Some(place.span()), message).hint(hint);
-        };
-        match url.split_once(':') {
-            _ if url.is_empty() => String::new(),
-            Some(("file", rest)) => {
-                let path = rest.strip_prefix("//").unwrap_or(rest);
-                if path.is_empty() {
-                    complain(self.problems, format!("`{url}` names no directory"), "write file:///srv/backups");
-                }
-                format!("file://{}", self.path(path, place).display())
+        if url.is_empty() {
+            return String::new();
+        }
+        match StoreUrl::parse(url) {
+            Ok(StoreUrl::Directory(path)) => {
+                format!("file://{}", self.path(&path.to_string_lossy(), place).display())
             }
-            Some((scheme @ ("s3" | "az" | "gs"), _)) => {
-                let hint = "the only stores so far are directories: file:///srv/backups, which may be a mounted share";
-                complain(self.problems, format!("`{scheme}:` stores are not supported yet"), hint);
-                String::new()
-            }
-            _ => {
-                complain(self.problems, format!("`{url}` is not the URL of a store"), "write file:///srv/backups");
+            Ok(StoreUrl::S3(url)) => url.to_string(),
+            Err(error) => {
+                self.problems.error(Some(place.span()), error.message).hint(error.hint);
                 String::new()
             }
         }
     }
 
-    fn reference(&mut self, raw: Reference, kind: SystemKind, place: Place<'_>) -> SecretRef {
+    fn store_keys(
+        &mut self,
+        url: &str,
+        access_key: Option<Reference>,
+        secret_key: Option<Reference>,
+        session_token: Option<Reference>,
+        place: Place<'_>,
+    ) -> Option<StoreKeys> {
+        let said = [("access_key", &access_key), ("secret_key", &secret_key), ("session_token", &session_token)];
+        let first = said.iter().find(|(_, reference)| reference.is_some())?.0;
+        if url.starts_with("file:") {
+            self.problems
+                .error(Some(place.key(first).key_span()), "a directory is opened without keys")
+                .hint("leave them out: its permissions say who may read it");
+        }
+        for (name, reference) in said.into_iter().skip(1) {
+            if matches!(reference, Some(Reference::Plain(_))) {
+                self.problems
+                    .error(Some(place.key(name).span()), format!("this is {name} itself, and files are copied and committed"))
+                    .hint(format!("put it elsewhere and say where: {name} = {{ env = \"NAME\" }}, {{ file = \"path\" }} or {{ command = [\"program\"] }}; then have a new one made"));
+            }
+        }
+        let (Some(access_key), Some(secret_key)) = (access_key, secret_key) else {
+            let both = "access_key and secret_key belong together, and session_token to both";
+            self.problems.error(Some(place.key(first).key_span()), format!("`{first}` alone opens nothing")).hint(both);
+            return None;
+        };
+        let mut key = |reference, name| self.key(reference, place.key(name));
+        Some(StoreKeys {
+            access_key: key(access_key, "access_key"),
+            secret_key: key(secret_key, "secret_key"),
+            session_token: session_token.map(|reference| key(reference, "session_token")),
+        })
+    }
+
+    fn key(&mut self, raw: Reference, place: Place<'_>) -> SecretRef {
         match raw {
             Reference::Env(name) => SecretRef::Env(name),
             Reference::File(path) => SecretRef::File(self.path(&path, place.key("file"))),
             Reference::Command(argv) => SecretRef::Command(self.argv(Argv(argv))),
+            Reference::Plain(secret) => SecretRef::Plain(secret),
+        }
+    }
+
+    fn reference(&mut self, raw: Reference, kind: SystemKind, place: Place<'_>) -> SecretRef {
+        match raw {
             Reference::Plain(secret) => {
                 let url = secret.expose();
                 if holds_password(url) {
@@ -261,6 +296,7 @@ impl<'a> Builder<'a> {
                 }
                 SecretRef::Plain(secret)
             }
+            elsewhere => self.key(elsewhere, place),
         }
     }
 

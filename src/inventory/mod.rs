@@ -5,14 +5,16 @@ mod build;
 mod model;
 pub mod raw;
 mod secret_ref;
+mod store_url;
 
 use std::path::Path;
 
 pub use bind::{Unbound, bind};
 pub use model::{
     Backups, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef,
-    Store, System, SystemDetail,
+    Store, StoreKeys, System, SystemDetail,
 };
+pub use store_url::{BadUrl, Endpoint, S3Url, StoreUrl};
 
 use crate::document::{self, Document, Problems};
 

@@ -24,9 +24,19 @@ pub struct Inventory {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub name: String,
-    /// `file:///absolute/directory` and, later, the clouds.
+    /// `file:///absolute/directory` or `s3://bucket/prefix?…`; see [`super::StoreUrl`].
     pub url: String,
+    /// The usual chain of the cloud's own tools when absent.
+    pub keys: Option<StoreKeys>,
     pub retain: Option<Duration>,
+}
+
+/// How an S3 store is opened.
+#[derive(Debug, Clone)]
+pub struct StoreKeys {
+    pub access_key: SecretRef,
+    pub secret_key: SecretRef,
+    pub session_token: Option<SecretRef>,
 }
 
 #[derive(Debug, Clone)]

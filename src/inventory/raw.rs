@@ -59,8 +59,17 @@ pub struct File {
     }
 ))]
 pub struct Store {
-    /// `file:///directory`; a relative directory counts from this file.
+    /// `file:///directory`, where a relative one counts from this file, or `s3://bucket/prefix`, with
+    /// `?region=eu-central-1`, `&endpoint=https://host:port` when it is not Amazon's, and `&patience=90s` for how long a
+    /// request that fails is tried again.
     pub url: Text,
+    /// Of an S3 store: `{ env = "NAME" }`, `{ file = "path" }` or `{ command = ["program"] }`. Without it the usual chain is
+    /// asked: `AWS_…` in the environment, the profile in `~/.aws`, the container's or the machine's role.
+    pub access_key: Option<Reference>,
+    /// Belongs to `access_key`; a reference, never the key itself.
+    pub secret_key: Option<Reference>,
+    /// For keys that expire.
+    pub session_token: Option<Reference>,
     /// How long backups are kept.
     pub retain: Option<Lasting>,
 }

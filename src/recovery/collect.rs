@@ -11,12 +11,12 @@ use super::plan::{Wanted, plan};
 use super::settle::{settle, settle_redis};
 use crate::clock;
 use crate::event::{Failure, Lsn, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
-use crate::inventory::{Inventory, System, SystemDetail};
-use crate::store::Bucket;
+use crate::inventory::{Inventory, SecretRef, System, SystemDetail};
+use crate::store::{Bucket, Given, Keys};
 use crate::system::postgres::wal::Location;
 use crate::system::{postgres, redis};
 
-/// Where a system's backups are.
+/// Where a system's backups are, with the keys to them: a command that prints one is run.
 pub fn bucket_of(inventory: &Inventory, system: &System) -> Result<Location, Failure> {
     let store = inventory.stores.get(&system.backups.store).ok_or_else(|| {
         Failure::new(
@@ -24,7 +24,15 @@ pub fn bucket_of(inventory: &Inventory, system: &System) -> Result<Location, Fai
             format!("its store {} is not in the inventory", system.backups.store),
         )
     })?;
-    Ok(Location { url: store.url.clone(), prefix: system.backups.prefix.clone() })
+    let keys = match &store.keys {
+        None => Keys::Usual,
+        Some(keys) => Keys::Given(Given {
+            access_key: keys.access_key.resolve()?,
+            secret_key: keys.secret_key.resolve()?,
+            session_token: keys.session_token.as_ref().map(SecretRef::resolve).transpose()?,
+        }),
+    };
+    Ok(Location { url: store.url.clone(), prefix: system.backups.prefix.clone(), keys })
 }
 
 /// Looks at the backups of these systems. One that cannot be looked at is a failure, not an empty window.
@@ -39,22 +47,27 @@ pub async fn collect(
         let system = inventory.systems.get(name).ok_or_else(|| {
             Failure::new(format!("{name} cannot be recovered"), "there is no such system in the inventory")
         })?;
-        let failed = |why: &dyn std::fmt::Display| {
-            Failure::new(format!("the backups of {name} cannot be looked at"), why)
-                .now("check the store of the system in the inventory, and whether the bucket is there")
-        };
-        let bucket = bucket_of(inventory, system)?.open().map_err(|error| failed(&error))?;
+        let failed = |failure| cannot_look(name, failure);
+        let bucket = bucket_of(inventory, system)?.open().map_err(|error| failed(error.into()))?;
         windows.push(match &system.detail {
-            SystemDetail::Postgres(_) => postgres_window(name, &bucket).await.map_err(|error| failed(&error))?,
+            SystemDetail::Postgres(_) => postgres_window(name, &bucket).await.map_err(|error| failed(error.into()))?,
             SystemDetail::Redis(_) => {
-                let (snapshots, mut warnings) = redis::list(&bucket).await.map_err(|error| failed(&error))?;
-                let (aof, more) = redis::ranges(&bucket).await.map_err(|error| failed(&error))?;
+                let (snapshots, mut warnings) = redis::list(&bucket).await.map_err(|error| failed(error.into()))?;
+                let (aof, more) = redis::ranges(&bucket).await.map_err(|error| failed(error.into()))?;
                 warnings.extend(more);
                 SystemWindow::Redis { system: name.clone(), snapshots, aof, warnings }
             }
         });
     }
     Ok(Window { looked, systems: windows, incident })
+}
+
+fn cannot_look(system: &str, failure: Failure) -> Failure {
+    let failure = failure.fails(format!("the backups of {system} cannot be looked at"));
+    match failure.now {
+        Some(_) => failure,
+        None => failure.now("check the store of the system in the inventory, and whether the bucket is there"),
+    }
 }
 
 /// A window whose WAL was read, and the WAL itself to find places in.
@@ -88,9 +101,7 @@ pub async fn look(
             continue;
         };
         let Some(source) = inventory.systems.get(system) else { continue };
-        let bucket = bucket_of(inventory, source)?
-            .open()
-            .map_err(|error| Failure::new(format!("the backups of {system} cannot be looked at"), error))?;
+        let bucket = bucket_of(inventory, source)?.open().map_err(|error| cannot_look(system, error.into()))?;
         let names = match backups.last() {
             Some(newest) => postgres::catalogue::manifest(&bucket, &newest.label).await.ok(),
             None => None,

@@ -1,41 +1,39 @@
 //! A bucket by URL through `object_store`: create-only writes, digests on read.
 //!
-//! Keys are relative to the bucket's root and use `/`. Only `file:` URLs are compiled in so far; the cloud schemes are
-//! refused with a message that says so.
+//! Keys of objects are relative to the bucket's root and use `/`. `file:` and `s3:` URLs are compiled in; what may stand in
+//! them is [`crate::inventory::StoreUrl`]'s to say.
+
+mod error;
+mod keys;
+mod s3;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt};
+use object_store::aws::AwsCredentialProvider;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
+use object_store::{
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart,
+};
 
 use crate::digest::{Digest, Hasher};
+use crate::inventory::StoreUrl;
 
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("`{url}` is no bucket that Lifeboat can open: {why}")]
-    Url { url: String, why: String },
-    #[error("{key} is not in {bucket}")]
-    NotFound { bucket: String, key: String },
-    #[error("{key} already exists in {bucket}, and objects are never overwritten")]
-    Exists { bucket: String, key: String },
-    #[error("{key} in {bucket} is not what was stored: expected SHA-256 {expected}, found {found}")]
-    Digest { bucket: String, key: String, expected: Digest, found: Digest },
-    #[error("{operation} {key} in {bucket} failed: {source}")]
-    Io { operation: &'static str, bucket: String, key: String, source: Box<object_store::Error> },
-}
+pub use error::{StoreError, Trouble};
+pub use keys::{Given, Keys};
 
-impl StoreError {
-    /// A definite "not there", as against everything that may pass.
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::NotFound { .. })
-    }
-}
+/// Bytes that are asked for at once of an object that is streamed: a request has an end before which it must be done.
+const RANGE: u64 = 8 << 20;
+
+/// Bytes of a part of an upload. S3 takes 10,000 of them: 80 GiB.
+const PART: usize = 8 << 20;
 
 /// An object as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +41,7 @@ pub struct Object {
     pub key: String,
     /// Bytes.
     pub size: u64,
+    /// Not after this moment: S3 tells whole seconds.
     pub modified: DateTime<Utc>,
 }
 
@@ -58,6 +57,11 @@ pub struct Written {
 pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     name: String,
+    url: String,
+    /// Behind a network.
+    cloud: Option<AwsCredentialProvider>,
+    /// By how much a time of modification may have been cut.
+    grain: TimeDelta,
 }
 
 impl std::fmt::Debug for Bucket {
@@ -67,24 +71,54 @@ impl std::fmt::Debug for Bucket {
 }
 
 impl Bucket {
-    /// Opens the folder `prefix` of the bucket at `url`. A local directory must exist.
+    /// Opens the folder `prefix` of the bucket at `url`. A local directory must exist; a server is not asked yet.
     pub fn open(url: &str, prefix: &str) -> Result<Self, StoreError> {
-        let bad = |why: &str| StoreError::Url { url: url.to_owned(), why: why.to_owned() };
-        let directory = match url.split_once(':') {
-            Some(("file", rest)) => rest.strip_prefix("//").unwrap_or(rest),
-            Some((scheme, _)) => return Err(bad(&format!("`{scheme}:` is not supported; `file:` is"))),
-            None => return Err(bad("it has no scheme; write file:///directory")),
-        };
-        if !Path::new(directory).is_absolute() {
-            return Err(bad("the directory must be absolute"));
+        Self::open_with(url, prefix, &Keys::Usual)
+    }
+
+    /// As [`Bucket::open`], with these keys.
+    pub fn open_with(url: &str, prefix: &str, keys: &Keys) -> Result<Self, StoreError> {
+        match StoreUrl::parse(url)? {
+            StoreUrl::Directory(directory) => Self::directory(url, &directory, prefix),
+            StoreUrl::S3(found) => {
+                let s3::Opened { store, url } = s3::open(found, keys)?;
+                let cloud = Some(Arc::clone(store.credentials()));
+                let folder = [url.prefix.as_str(), prefix].into_iter().filter(|part| !part.is_empty());
+                let folder = folder.collect::<Vec<_>>().join("/");
+                let (name, url) = (format!("s3://{}/{folder}", url.bucket), url.to_string());
+                Ok(Self { store: within(store, &folder), name, url, cloud, grain: TimeDelta::milliseconds(999) })
+            }
+        }
+    }
+
+    fn directory(url: &str, directory: &Path, prefix: &str) -> Result<Self, StoreError> {
+        let bad = |why: String| StoreError::Url { url: url.to_owned(), why };
+        if !directory.is_absolute() {
+            return Err(bad("the directory must be absolute".to_owned()));
         }
         let store =
-            LocalFileSystem::new_with_prefix(directory).map_err(|error| bad(&error.to_string()))?.with_fsync(true);
-        let (name, store): (String, Arc<dyn ObjectStore>) = match prefix {
-            "" => (url.to_owned(), Arc::new(store)),
-            prefix => (format!("{}/{prefix}", url.trim_end_matches('/')), Arc::new(PrefixStore::new(store, prefix))),
+            LocalFileSystem::new_with_prefix(directory).map_err(|error| bad(error.to_string()))?.with_fsync(true);
+        let name = match prefix {
+            "" => url.to_owned(),
+            prefix => format!("{}/{prefix}", url.trim_end_matches('/')),
         };
-        Ok(Self { store, name })
+        Ok(Self { store: within(store, prefix), name, url: url.to_owned(), cloud: None, grain: TimeDelta::zero() })
+    }
+
+    /// Where it was found: the URL that it was opened by, with what the environment added. No secret is in it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The keys that open it, for a program of another user or environment; `None` for a directory.
+    pub async fn keys(&self) -> Result<Option<Given>, StoreError> {
+        match &self.cloud {
+            None => Ok(None),
+            Some(provider) => {
+                let keys = s3::keys(provider).await;
+                keys.map(Some).map_err(|source| self.error("getting the keys for", "it", source))
+            }
+        }
     }
 
     /// For messages: the URL with the prefix.
@@ -100,6 +134,16 @@ impl Bucket {
             .await
             .map(|_| ())
             .map_err(|source| self.error("writing", key, source))
+    }
+
+    /// As [`Bucket::create`], of an object that nobody else would write: one that is there with the same content was written
+    /// by an earlier try whose answer was lost.
+    pub async fn settle(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
+        let bytes = bytes.into();
+        match self.create(key, bytes.clone()).await {
+            Err(StoreError::Exists { .. }) if self.read(key).await? == bytes => Ok(()),
+            result => result,
+        }
     }
 
     /// The whole object.
@@ -123,14 +167,28 @@ impl Bucket {
         self.store.get_range(&Key::from(key), range).await.map_err(|source| self.error("reading", key, source))
     }
 
-    /// The object in chunks.
+    /// The object in chunks, all of one version.
     pub async fn stream(
         &self,
         key: &str,
     ) -> Result<impl futures::Stream<Item = Result<Bytes, StoreError>> + Send + use<>, StoreError> {
-        let result = self.store.get(&Key::from(key)).await.map_err(|source| self.error("reading", key, source))?;
+        let path = Key::from(key);
+        let meta = self.store.head(&path).await.map_err(|source| self.error("reading", key, source))?;
+        let starts = (0..meta.size).step_by(RANGE as usize);
         let (bucket, key) = (self.clone(), key.to_owned());
-        Ok(result.into_stream().map(move |chunk| chunk.map_err(|source| bucket.error("reading", &key, source))))
+        let ranges = futures::stream::iter(starts).map(move |start| {
+            let options = GetOptions {
+                range: Some(GetRange::Bounded(start..(start + RANGE).min(meta.size))),
+                if_match: meta.e_tag.clone(),
+                ..GetOptions::default()
+            };
+            let (bucket, path, key) = (bucket.clone(), path.clone(), key.clone());
+            async move {
+                let read = async { bucket.store.get_opts(&path, options).await?.bytes().await };
+                read.await.map_err(|source| bucket.error("reading", &key, source))
+            }
+        });
+        Ok(ranges.buffered(2))
     }
 
     pub async fn exists(&self, key: &str) -> Result<bool, StoreError> {
@@ -147,7 +205,11 @@ impl Bucket {
         let mut objects: Vec<Object> = self
             .store
             .list(prefix.as_ref())
-            .map_ok(|meta| Object { key: meta.location.to_string(), size: meta.size, modified: meta.last_modified })
+            .map_ok(|meta| Object {
+                key: meta.location.to_string(),
+                size: meta.size,
+                modified: meta.last_modified + self.grain,
+            })
             .try_collect()
             .await
             .map_err(|source| self.error("listing", folder, source))?;
@@ -166,7 +228,7 @@ impl Bucket {
         Ok(Upload {
             bucket: self.clone(),
             key: key.to_owned(),
-            writer: WriteMultipart::new(upload),
+            writer: Some(WriteMultipart::new_with_chunk_size(upload, PART)),
             hasher: Hasher::default(),
             bytes: 0,
         })
@@ -175,6 +237,7 @@ impl Bucket {
     fn error(&self, operation: &'static str, key: &str, source: object_store::Error) -> StoreError {
         let (bucket, key) = (self.name.clone(), key.to_owned());
         match source {
+            source if self.cloud.is_some() => StoreError::cloud(operation, bucket, key, &source),
             object_store::Error::NotFound { .. } => StoreError::NotFound { bucket, key },
             object_store::Error::AlreadyExists { .. } => StoreError::Exists { bucket, key },
             source => StoreError::Io { operation, bucket, key, source: Box::new(source) },
@@ -182,11 +245,20 @@ impl Bucket {
     }
 }
 
-/// A streaming write that is hashed on its way.
+/// The folder of a store; `""` is all of it.
+fn within(store: impl ObjectStore, folder: &str) -> Arc<dyn ObjectStore> {
+    match folder {
+        "" => Arc::new(store),
+        folder => Arc::new(PrefixStore::new(store, folder)),
+    }
+}
+
+/// A streaming write that is hashed on its way. Dropped before its end, it leaves nothing.
 pub struct Upload {
     bucket: Bucket,
     key: String,
-    writer: WriteMultipart,
+    /// Until the end.
+    writer: Option<WriteMultipart>,
     hasher: Hasher,
     bytes: u64,
 }
@@ -194,69 +266,41 @@ pub struct Upload {
 impl Upload {
     /// Takes a chunk; waits while too many parts are in flight.
     pub async fn write(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
-        self.writer.wait_for_capacity(4).await.map_err(|source| self.bucket.error("writing", &self.key, source))?;
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.wait_for_capacity(4).await.map_err(|source| self.bucket.error("writing", &self.key, source))?;
         self.hasher.update(chunk);
         self.bytes += chunk.len() as u64;
-        self.writer.write(chunk);
+        writer.write(chunk);
         Ok(())
     }
 
     /// The object appears under its key.
-    pub async fn finish(self) -> Result<Written, StoreError> {
-        let Self { bucket, key, writer, hasher, bytes } = self;
-        writer.finish().await.map_err(|source| bucket.error("writing", &key, source))?;
-        Ok(Written { key, bytes, digest: hasher.finish() })
+    pub async fn finish(mut self) -> Result<Written, StoreError> {
+        if let Some(writer) = self.writer.take() {
+            writer.finish().await.map_err(|source| self.bucket.error("writing", &self.key, source))?;
+        }
+        let hasher = std::mem::take(&mut self.hasher);
+        Ok(Written { key: std::mem::take(&mut self.key), bytes: self.bytes, digest: hasher.finish() })
     }
 
     /// Nothing appears.
-    pub async fn abandon(self) -> Result<(), StoreError> {
-        let Self { bucket, key, writer, .. } = self;
-        writer.abort().await.map_err(|source| bucket.error("abandoning", &key, source))
+    pub async fn abandon(mut self) -> Result<(), StoreError> {
+        match self.writer.take() {
+            Some(writer) => writer.abort().await.map_err(|source| self.bucket.error("abandoning", &self.key, source)),
+            None => Ok(()),
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bucket() -> (tempfile::TempDir, Bucket) {
-        let directory = tempfile::tempdir().unwrap();
-        let bucket = Bucket::open(&format!("file://{}", directory.path().display()), "orders-db").unwrap();
-        (directory, bucket)
-    }
-
-    #[tokio::test]
-    async fn an_object_is_never_overwritten() {
-        let (_directory, bucket) = bucket();
-        bucket.create("wal/1", "one").await.unwrap();
-        let error = bucket.create("wal/1", "two").await.unwrap_err();
-        assert!(matches!(error, StoreError::Exists { .. }), "{error}");
-        assert_eq!(bucket.read("wal/1").await.unwrap(), "one");
-    }
-
-    #[tokio::test]
-    async fn an_upload_appears_whole_or_not_at_all() {
-        let (_directory, bucket) = bucket();
-        let mut upload = bucket.upload("base/a").await.unwrap();
-        for _ in 0..3 {
-            upload.write(&vec![7; 5 << 20]).await.unwrap();
+impl Drop for Upload {
+    /// Parts that were uploaded would be stored, and paid for, for ever, and no listing shows them.
+    fn drop(&mut self) {
+        if let (Some(writer), Ok(runtime)) = (self.writer.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                if let Err(error) = writer.abort().await {
+                    tracing::warn!(%error, "the parts of an upload that was not finished stay in the bucket");
+                }
+            });
         }
-        assert!(!bucket.exists("base/a").await.unwrap());
-        let written = upload.finish().await.unwrap();
-        assert_eq!(written.bytes, 15 << 20);
-        assert_eq!(bucket.read_verified("base/a", written.digest).await.unwrap().len(), 15 << 20);
-        assert_eq!(bucket.list("base").await.unwrap()[0].size, 15 << 20);
-        let mut upload = bucket.upload("base/b").await.unwrap();
-        upload.write(b"half").await.unwrap();
-        upload.abandon().await.unwrap();
-        assert!(!bucket.exists("base/b").await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn what_is_not_there_is_told_from_what_may_pass() {
-        let (_directory, bucket) = bucket();
-        assert!(bucket.read("nothing").await.unwrap_err().is_not_found());
-        let error = Bucket::open("s3://acme/orders", "").unwrap_err();
-        assert!(error.to_string().contains("`s3:` is not supported"), "{error}");
     }
 }

@@ -8,6 +8,7 @@ mod postgres;
 mod recordings;
 mod redis;
 mod report;
+mod s3;
 mod sandbox;
 mod support;
 mod tui;

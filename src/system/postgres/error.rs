@@ -149,7 +149,7 @@ impl From<PgError> for Failure {
             PgError::Sql { operation, why, .. } => Self::new(format!("{operation} failed"), why),
             PgError::Io { operation, source } => Self::new(format!("{operation} failed"), source),
             PgError::Process(error) => Self::new("a program could not be run", error),
-            PgError::Store(error) => Self::new("the bucket did not do what was asked", error),
+            PgError::Store(error) => error.into(),
             other => Self::new(other.to_string(), ""),
         }
     }

@@ -61,6 +61,9 @@ impl From<SnapshotError> for Failure {
             SnapshotError::Stream { .. } | SnapshotError::Process(_) => {
                 "Check that redis-cli is installed and that the user may run SYNC or PSYNC."
             }
+            SnapshotError::Transfer(TransferError::Store(error)) => {
+                error.now().unwrap_or("Nothing is listed in the bucket; check it and retry.")
+            }
             SnapshotError::Transfer(_) => "Nothing is listed in the bucket; check it and retry.",
             SnapshotError::Io { .. } => "Check the disk and retry.",
             SnapshotError::Redis(_) | SnapshotError::Cancelled => {

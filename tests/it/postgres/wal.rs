@@ -33,7 +33,7 @@ fn segment(number: u64, id: u64) -> (String, Vec<u8>) {
 #[test]
 fn an_archive_is_never_overwritten_or_mixed() {
     let directory = tempfile::tempdir().unwrap();
-    let location = Location { url: format!("file://{}", directory.path().display()), prefix: "db".to_owned() };
+    let location = Location::new(format!("file://{}", directory.path().display()), "db");
     let put = |name: &str, bytes: &[u8]| std::fs::write(directory.path().join(name), bytes).unwrap();
     let run = |verb: &str, options: &[&str], files: &[&str]| wal(&location, verb, options, files, directory.path());
     let (name, bytes) = segment(4, 77);
@@ -83,7 +83,7 @@ fn an_archive_is_never_overwritten_or_mixed() {
 #[test]
 fn an_archive_that_is_not_mounted_is_not_the_end_of_wal() {
     let directory = tempfile::tempdir().unwrap();
-    let location = Location { url: format!("file://{}", directory.path().display()), prefix: "db".to_owned() };
+    let location = Location::new(format!("file://{}", directory.path().display()), "db");
     let (code, message) = wal(&location, "fetch", &[], &[&segment(1, 1).0, "out"], directory.path());
     assert!(code == 255 && message.contains("holds no WAL archive"), "{code} {message}");
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 pub mod postgres;
 pub mod pty;
 pub mod redis;
+pub mod s3;
 pub mod sandbox;
 
 /// The root of the checkout.

@@ -57,6 +57,11 @@ impl Primary {
 
     /// `options` are for initdb.
     pub async fn start_as(options: &[&str], settings: &[&str]) -> Self {
+        Self::start_archiving(None, options, settings).await
+    }
+
+    /// `location` is a directory beside the cluster when absent.
+    pub async fn start_archiving(location: Option<Location>, options: &[&str], settings: &[&str]) -> Self {
         let directory = open_directory();
         let (data, bucket) = (directory.path().join("data"), directory.path().join("bucket"));
         // The primary's user archives there, and the tests, as root, put backups beside it.
@@ -67,7 +72,7 @@ impl Primary {
         let usual = ["-D", text(&data), "-U", SUPERUSER, "--data-checksums", "--no-sync", "--locale=C", "-E", "UTF8"];
         pg("initdb", &[&usual, options].concat()).await;
         let port = free_port();
-        let location = Location { url: format!("file://{}", bucket.display()), prefix: "orders-db".to_owned() };
+        let location = location.unwrap_or_else(|| Location::new(format!("file://{}", bucket.display()), "orders-db"));
         let lines = format!(
             "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nfsync = off\n\
              shared_buffers = 32MB\nwal_level = replica\narchive_mode = on\narchive_command = '{}'\n{}\n",

@@ -176,7 +176,7 @@ impl Backup {
         };
         let json = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| Failure::new("the backup's manifest could not be written", error))?;
-        self.bucket.create(&Manifest::key(label), json).await?;
+        self.bucket.settle(&Manifest::key(label), json).await?;
         Ok(manifest)
     }
 

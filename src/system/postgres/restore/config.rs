@@ -149,12 +149,16 @@ const PROMOTED: &str = "promoted.conf";
 /// Puts the configuration of a server that takes writes in place: no recovery settings, still no archiving. It counts
 /// from the next reload on.
 pub fn switch_to_promoted(data: &Path) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::new(format!("configuring the server in {} failed", data.display()), error);
+    // Nothing is fetched any more, and the next backup of this server must not hold them.
+    match std::fs::remove_file(data.join(super::target::OURS).join(super::target::KEYS)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
     match std::fs::rename(data.join(super::target::OURS).join(PROMOTED), data.join("postgresql.conf")) {
         // An earlier attempt was here.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => {
-            result.map_err(|error| Failure::new(format!("configuring the server in {} failed", data.display()), error))
-        }
+        result => result.map_err(failed),
     }
 }
 
@@ -164,7 +168,8 @@ const HBA: &str = "# Written by Lifeboat: this machine only.\n\
     local all all              trust\n\
     host  all all 127.0.0.1/32 md5\n";
 
-fn place(data: &Path, name: &str, text: &str, owner: Option<&Account>) -> io::Result<()> {
+/// Writes a file for the server's user alone; it appears whole.
+pub fn place(data: &Path, name: &str, text: &str, owner: Option<&Account>) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let (scratch, path) = (data.join(format!("{name}.lifeboat")), data.join(name));
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;

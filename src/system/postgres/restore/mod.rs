@@ -33,7 +33,7 @@ use crate::clock;
 use crate::event::{Facts, Failure, Lsn, RecoveryTarget, Unit};
 use crate::process::{Account, Spec};
 use crate::secret::Secret;
-use crate::store::Bucket;
+use crate::store::{Bucket, Keys};
 
 pub(super) use assert::assert_not_archiving;
 pub use assert::locked_tables;
@@ -360,7 +360,7 @@ impl Restore {
             ));
         }
         let fetch = Fetch {
-            location: self.location.clone(),
+            location: self.server_location(target, account).await?,
             stage: Some(target.ours("stage")),
             system_identifier: Some(manifest.system_identifier),
             end: (self.plan.target == RecoveryTarget::Latest).then(|| self.plan.beyond(manifest.wal_segment_bytes)),
@@ -382,6 +382,19 @@ impl Restore {
             state: State::Started(place.clone()),
         })?;
         self.start(bin, target, account)
+    }
+
+    /// The bucket for `restore_command`, which runs as another user and in another environment.
+    async fn server_location(&self, target: &Target, account: Option<&Account>) -> Result<Location, Failure> {
+        let keys = match self.bucket.keys().await? {
+            None => Keys::Usual,
+            Some(given) => {
+                config::place(&target.path.join(target::OURS), target::KEYS, given.to_file().expose(), account)
+                    .map_err(|error| Failure::new("writing the keys for restore_command failed", error))?;
+                Keys::File(target.ours(target::KEYS))
+            }
+        };
+        Ok(Location { url: self.bucket.url().to_owned(), prefix: self.location.prefix.clone(), keys })
     }
 
     /// Returns how much WAL the server may keep, in bytes: replayed segments stay until a restartpoint.

@@ -24,6 +24,9 @@ pub const LOCK: &str = ".lifeboat-lock";
 /// In the data directory: stage, socket, log, the source's own configuration.
 pub const OURS: &str = ".lifeboat";
 
+/// In [`OURS`], until the promotion: the keys to the bucket, for the server's user alone.
+pub const KEYS: &str = "keys";
+
 /// Who restores what, for the marker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -113,7 +113,7 @@ impl Work {
             let Some(part) = self.queue.lock().expect("no worker panicked").pop_front() else { return Ok(()) };
             self.part(&part, &mut made, &mut buffer).map_err(|error| match error {
                 Trouble::Stopped => Failure::new("unpacking the base backup", STOPPED),
-                Trouble::Store(error) => Failure::new(format!("{} cannot be read", part.key), error),
+                Trouble::Store(error) => Failure::from(error).fails(format!("{} cannot be read", part.key)),
                 Trouble::Disk(what, error) => Failure::new(format!("writing {what} failed"), error),
                 Trouble::Damaged(why) => Failure::new(format!("{} of the base backup is damaged", part.key), why)
                     .now("choose another base backup; nothing of this one was used"),
@@ -311,7 +311,8 @@ pub async fn read_manifest(bucket: &Bucket, part: &Part) -> Result<PgManifest, F
     let damaged = |why: String| {
         Failure::new(format!("{} of the base backup is damaged", part.key), why).now("choose another base backup")
     };
-    let stored = bucket.read(&part.key).await.map_err(|error| Failure::new("the base backup cannot be read", error))?;
+    let failed = |error| Failure::from(error).fails("the base backup cannot be read");
+    let stored = bucket.read(&part.key).await.map_err(failed)?;
     if Digest::of(&stored) != part.digest {
         return Err(damaged("it does not have the SHA-256 that manifest.json says".to_owned()));
     }

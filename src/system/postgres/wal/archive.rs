@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::name::{BadSegment, Header, WalFile};
-use crate::store::{Bucket, StoreError};
+use crate::store::{Bucket, Keys, StoreError};
 
 /// The archive's identity.
 pub const ARCHIVE: &str = "archive.json";
@@ -86,15 +86,21 @@ impl ArchiveId {
 }
 
 /// Where a bucket is, for commands that open it only when they must.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Location {
     pub url: String,
     pub prefix: String,
+    pub keys: Keys,
 }
 
 impl Location {
+    /// With the usual keys.
+    pub fn new(url: impl Into<String>, prefix: impl Into<String>) -> Self {
+        Self { url: url.into(), prefix: prefix.into(), keys: Keys::Usual }
+    }
+
     pub fn open(&self) -> Result<Bucket, StoreError> {
-        Bucket::open(&self.url, &self.prefix)
+        Bucket::open_with(&self.url, &self.prefix, &self.keys)
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::archive::Location;
 use super::fetch::Fetch;
+use crate::store::Keys;
 
 /// The value of `archive_command`; `program` is Lifeboat's absolute path.
 pub fn archive_command(program: &Path, location: &Location) -> String {
@@ -33,6 +34,9 @@ fn line(program: &Path, what: &str, location: &Location) -> String {
     if !location.prefix.is_empty() {
         text.push_str(&format!(" --prefix {}", quoted(&location.prefix)));
     }
+    if let Keys::File(path) = &location.keys {
+        text.push_str(&format!(" --keys {}", quoted(&path.to_string_lossy())));
+    }
     text
 }
 
@@ -46,13 +50,27 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Given;
 
     #[test]
     fn nothing_in_a_path_reaches_the_shell() {
-        let location = Location { url: "file:///b; touch $(x)".to_owned(), prefix: "it's 100%".to_owned() };
+        let (url, prefix) = ("file:///b; touch $(x)".to_owned(), "it's 100%".to_owned());
+        let location = Location { url, prefix, keys: Keys::File("/run/keys;".into()) };
         assert_eq!(
             archive_command(Path::new("/opt/life boat"), &location),
-            r"exec '/opt/life boat' wal push --store 'file:///b; touch $(x)' --prefix 'it'\''s 100%%' %p"
+            r"exec '/opt/life boat' wal push --store 'file:///b; touch $(x)' --prefix 'it'\''s 100%%' --keys '/run/keys;' %p"
+        );
+    }
+
+    #[test]
+    fn no_key_stands_in_a_command() {
+        let secret = |text: &str| crate::secret::Secret::new(text);
+        let keys = Given { access_key: secret("AKIA"), secret_key: secret("hunter2"), session_token: None };
+        let (url, prefix) = ("s3://acme/x?region=r&endpoint=https://h".to_owned(), String::new());
+        let location = Location { url, prefix, keys: Keys::Given(keys) };
+        assert_eq!(
+            archive_command(Path::new("/l"), &location),
+            "exec /l wal push --store 's3://acme/x?region=r&endpoint=https://h' %p"
         );
     }
 }

@@ -86,10 +86,8 @@ impl Fetch {
     }
 
     fn download(&self, file: &WalFile) -> Result<Option<Vec<u8>>, WalError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|source| WalError::Io {
-            operation: "starting a runtime for",
-            path: PathBuf::from(file.name()),
-            source,
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|source| {
+            WalError::Io { operation: "starting a runtime for", path: PathBuf::from(file.name()), source }
         })?;
         let mut pause = Duration::from_millis(100);
         for left in (0..TRIES).rev() {

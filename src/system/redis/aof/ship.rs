@@ -89,6 +89,9 @@ impl From<AofError> for Failure {
             AofError::Manifest { .. } | AofError::Scan { .. } => {
                 "Keep a copy of the directory. `redis-check-aof` tells how much of it can be read."
             }
+            AofError::Transfer(TransferError::Store(error)) => {
+                error.now().unwrap_or("Nothing is listed in the bucket; retry.")
+            }
             AofError::Restless { .. } | AofError::Transfer(_) | AofError::Cancelled => {
                 "Nothing is listed in the bucket; retry."
             }

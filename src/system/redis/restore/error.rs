@@ -64,6 +64,9 @@ impl From<RestoreError> for Failure {
             RestoreError::TooNew { .. } | RestoreError::TooOld { .. } => {
                 "Nothing was moved. Install that version of Redis or a later one, and name it as `server` in the inventory."
             }
+            RestoreError::Store(error) | RestoreError::Transfer(TransferError::Store(error)) => {
+                error.now().unwrap_or("Check the bucket, then retry.")
+            }
             RestoreError::Manifest { .. } | RestoreError::Rdb { .. } | RestoreError::Transfer(_) => {
                 "Do not use this snapshot. Choose another one; the bucket was not changed."
             }
@@ -73,7 +76,6 @@ impl From<RestoreError> for Failure {
             RestoreError::Policy { .. } => {
                 "Retry: it begins from nothing. Or correct the policy of the system in the inventory."
             }
-            RestoreError::Store(_) => "Check the bucket, then retry.",
             RestoreError::Count { .. } => "Do not use what was restored. Retry, or choose another snapshot.",
             RestoreError::Ended { .. } | RestoreError::Silent { .. } | RestoreError::Aof { .. } => {
                 "Read redis.log in the target directory, then retry: a retry begins from nothing."

@@ -1,6 +1,8 @@
 //! The directory that a restore may use: absent, empty, or carrying the marker of this drill. There is no force.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -129,7 +131,12 @@ impl Target {
             return Ok(marker);
         }
         if !self.exists {
+            let above: Vec<&Path> = self.directory.ancestors().skip(1).take_while(|path| !path.exists()).collect();
             std::fs::create_dir_all(&self.directory).map_err(io("making"))?;
+            for path in above {
+                // Whatever the umask: the server's account passes through.
+                std::fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(io("opening"))?;
+            }
         }
         // Create-only: of two restores that start at once, one wins.
         let text = serde_json::to_vec_pretty(&marker).map_err(|error| io("marking")(error.into()))?;

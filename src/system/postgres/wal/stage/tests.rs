@@ -21,8 +21,7 @@ fn stage() -> Stage {
     for name in ["bucket", "stage", "source"] {
         std::fs::create_dir(directory.path().join(name)).unwrap();
     }
-    let location =
-        Location { url: format!("file://{}", directory.path().join("bucket").display()), prefix: String::new() };
+    let location = Location::new(format!("file://{}", directory.path().join("bucket").display()), "");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let names = (1..=6)
         .map(|number| {

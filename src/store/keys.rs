@@ -1,0 +1,134 @@
+//! Who may open a bucket: keys that were given, or those that Amazon's own tools would find.
+
+use std::path::{Path, PathBuf};
+
+use crate::secret::Secret;
+
+/// How a bucket is opened. Directories need none of it.
+#[derive(Debug, Clone, Default)]
+pub enum Keys {
+    /// The usual chain: `AWS_…` of the environment, the profile in `~/.aws`, the container's or the machine's role.
+    #[default]
+    Usual,
+    Given(Given),
+    /// A file as Amazon's tools write it, with `aws_access_key_id` and `aws_secret_access_key` in `[default]`.
+    File(PathBuf),
+}
+
+/// One pair of keys, and the token that goes with keys that expire.
+#[derive(Debug, Clone)]
+pub struct Given {
+    pub access_key: Secret,
+    pub secret_key: Secret,
+    pub session_token: Option<Secret>,
+}
+
+impl Given {
+    /// The content of a file for [`Keys::File`].
+    pub fn to_file(&self) -> Secret {
+        let mut text = format!(
+            "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+            self.access_key.expose(),
+            self.secret_key.expose()
+        );
+        if let Some(token) = &self.session_token {
+            text.push_str(&format!("aws_session_token = {}\n", token.expose()));
+        }
+        Secret::new(text)
+    }
+
+    /// Everything that must not be shown. The access key is a name, and its like is in every log of the bucket.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        [&self.secret_key].into_iter().chain(&self.session_token)
+    }
+}
+
+/// The sections of Amazon's configuration files that matter here.
+#[derive(Debug, Default)]
+pub struct Profile {
+    pub keys: Option<Given>,
+    pub region: Option<String>,
+    /// A setting that says where keys come from, and that is not followed here.
+    pub foreign: Option<String>,
+}
+
+impl Profile {
+    /// The profile `name`, by `~/.aws/credentials` and `~/.aws/config` or whatever the environment names instead.
+    pub fn usual() -> Self {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let home = |file: &str| variable("HOME").map(|home| Path::new(&home).join(".aws").join(file));
+        let file = |name, usual| variable(name).map(PathBuf::from).or_else(|| home(usual));
+        let read = |path: Option<PathBuf>| path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        let name = std::env::var("AWS_PROFILE").unwrap_or_else(|_| "default".to_owned());
+        let mut profile = Self::parse(&read(file("AWS_SHARED_CREDENTIALS_FILE", "credentials")), &name);
+        let config = Self::parse(&read(file("AWS_CONFIG_FILE", "config")), &name);
+        profile.keys = profile.keys.or(config.keys);
+        profile.region = profile.region.or(config.region);
+        profile.foreign = profile.foreign.or(config.foreign);
+        profile
+    }
+
+    /// One profile of a file's text.
+    pub fn parse(text: &str, name: &str) -> Self {
+        let mut inside = false;
+        let (mut access, mut secret, mut token, mut found) = (None, None, None, Self::default());
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+            if let Some(section) = line.strip_prefix('[').and_then(|line| line.split_once(']')) {
+                let section = section.0.trim();
+                inside = section.strip_prefix("profile ").map_or(section, str::trim) == name;
+                continue;
+            }
+            let Some((key, value)) = line.split_once('=').filter(|_| inside) else { continue };
+            let value = value.trim();
+            match key.trim() {
+                "aws_access_key_id" => access = Some(Secret::new(value)),
+                "aws_secret_access_key" => secret = Some(Secret::new(value)),
+                "aws_session_token" => token = Some(Secret::new(value)),
+                "region" => found.region = Some(value.to_owned()),
+                key @ ("credential_process" | "sso_session" | "sso_start_url" | "role_arn") => {
+                    found.foreign = Some(key.to_owned());
+                }
+                _ => {}
+            }
+        }
+        if let (Some(access_key), Some(secret_key)) = (access, secret) {
+            found.keys = Some(Given { access_key, secret_key, session_token: token });
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_is_found_among_others() {
+        let text = "# mine\n[default]\naws_access_key_id = AKIA1\naws_secret_access_key=a/b=c\n\n[profile dr]\n\
+                    region = eu-central-1\naws_access_key_id=AKIA2\naws_secret_access_key=x\naws_session_token = t\n\
+                    [sso]\nsso_session = corp\n";
+        let keys = |name| {
+            let keys = Profile::parse(text, name).keys?;
+            let token = keys.session_token.map(|token| token.expose().to_owned());
+            Some((keys.access_key.expose().to_owned(), keys.secret_key.expose().to_owned(), token))
+        };
+        assert_eq!(keys("default"), Some(("AKIA1".into(), "a/b=c".into(), None)));
+        assert_eq!(keys("dr"), Some(("AKIA2".into(), "x".into(), Some("t".into()))));
+        assert_eq!(Profile::parse(text, "dr").region.as_deref(), Some("eu-central-1"));
+        assert_eq!(keys("sso"), None);
+        assert_eq!(Profile::parse(text, "sso").foreign.as_deref(), Some("sso_session"));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let given = Given {
+            access_key: Secret::new("AKIA"),
+            secret_key: Secret::new("s="),
+            session_token: Some(Secret::new("t")),
+        };
+        let read = Profile::parse(given.to_file().expose(), "default").keys.unwrap();
+        assert_eq!(read.secret_key.expose(), "s=");
+        assert_eq!(read.session_token.unwrap().expose(), "t");
+        assert!(!format!("{given:?}").contains("AKIA"));
+    }
+}
