@@ -116,6 +116,11 @@ impl RecoveryChoose {
                 exact.lsn
             );
             context.sink.say(text).await;
+            if exact.stragglers > 0 {
+                let text =
+                    format!("{system}: {} of them have a time within the target: {STRAGGLERS}", exact.stragglers);
+                context.sink.say(text).await;
+            }
         }
         match serde_json::to_value(&point) {
             Ok(value) => context.sink.set("recovery_point", value).await,
@@ -124,6 +129,9 @@ impl RecoveryChoose {
         outcome
     }
 }
+
+/// Why a commit is given up whose time lies within the target.
+const STRAGGLERS: &str = "they stand behind the first commit past it, and recovery follows the order of the WAL";
 
 /// The window in words, for the record and for those who cannot see the picture.
 async fn say_window(context: &Context, window: &Window) {

@@ -113,6 +113,12 @@ fn judge(window: &Window, point: &RecoveryPoint, measured: &Measured, json: bool
                     let last =
                         exact.last_commit.map_or_else(String::new, |at| format!(", the last commit {}", time(at)));
                     println!("    stops {side} {}{last}", exact.lsn);
+                    if exact.stragglers > 0 {
+                        println!(
+                            "    ▲ {} commits with a time within the target are given up: they stand behind the first one past it",
+                            exact.stragglers
+                        );
+                    }
                 }
             }
             SystemWindow::Redis { system, .. } => {

@@ -1,6 +1,7 @@
 //! What WAL says of the transactions in it: how many when, and which of them may be the damage. Bounded, however much WAL
 //! there is; plain data, filled by the room `recovery`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -144,4 +145,16 @@ pub struct Resolved {
     /// The last commit of all that are given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_until: Option<DateTime<Utc>>,
+    /// Commits that are given up though their own time lies within the target: sessions take the time before they come to
+    /// write, and recovery follows the order of the WAL.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stragglers: u64,
+    /// Settings that the restored server needs at least, where the WAL asks for more than the base backup.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<String, u32>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

@@ -7,7 +7,9 @@ use chrono::{DateTime, Utc};
 
 use super::exact::Exact;
 use super::history::Reading;
+use super::lineage::is_heir;
 use super::plan::{Wanted, plan};
+use super::refusal::Refusal;
 use super::settle::{settle, settle_redis};
 use crate::clock;
 use crate::event::{Failure, Lsn, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
@@ -145,11 +147,15 @@ impl Looked {
             };
             let broken = |error| Failure::new("looking for the place in the WAL broke off", error);
             let before = consistent(&point);
-            if before < exact.from() {
-                // The WAL of an older backup was not read.
+            if before < exact.from() || self.is_heir(system, point.timeline, exact, Lsn(0)).is_none() {
+                // The WAL of an older backup, or of another branch, was not read: PostgreSQL's own rules hold.
                 continue;
             }
-            point.resolved.insert(system.clone(), resolve(before).await.map_err(broken)??);
+            let resolved = resolve(before).await.map_err(broken)??;
+            if self.is_heir(system, point.timeline, exact, resolved.lsn) == Some(false) {
+                return Err(self.ambiguous(system, [point.timeline, exact.timeline()]).into());
+            }
+            point.resolved.insert(system.clone(), resolved);
             if *target == RecoveryTarget::Latest {
                 continue;
             }
@@ -181,6 +187,31 @@ impl Looked {
             _ => None,
         });
         found.unwrap_or_default()
+    }
+
+    /// The listing says which timeline leads to a target, the WAL where exactly. Whether both speak of one history; `None`
+    /// when what was read does not contain that timeline.
+    fn is_heir(&self, system: &str, timeline: u32, exact: &Exact, place: Lsn) -> Option<bool> {
+        self.window.systems.iter().find_map(|found| match found {
+            SystemWindow::Postgres { system: name, forks, coverage, segment_bytes, .. } if name == system => {
+                let size = (*segment_bytes).max(1 << 20);
+                is_heir(forks, coverage, timeline, exact.timeline(), place, size)
+            }
+            _ => None,
+        })
+    }
+
+    fn ambiguous(&self, system: &str, timelines: [u32; 2]) -> Refusal {
+        let end = |timeline: u32| {
+            self.window.systems.iter().find_map(|found| match found {
+                SystemWindow::Postgres { system: name, coverage, .. } if name == system => {
+                    coverage.iter().filter(|run| run.timeline == timeline).map(|run| run.to).max()
+                }
+                _ => None,
+            })
+        };
+        let timelines = timelines.map(|timeline| (timeline, end(timeline).unwrap_or_default())).to_vec();
+        Refusal::Ambiguous { system: system.to_owned(), timelines }
     }
 }
 

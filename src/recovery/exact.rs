@@ -4,6 +4,7 @@
 //! of the last record that is kept: its commit times run back now and then, its zones are guessed, and a transaction that
 //! is cut off leaves its tables locked when recovery runs on to the record before its commit.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
@@ -25,12 +26,22 @@ pub struct Exact {
     pub(super) commits: u64,
     pub(super) end: Lsn,
     pub(super) until: Option<DateTime<Utc>>,
+    /// The latest moment that anything in it was written.
+    pub(super) written: Option<DateTime<Utc>>,
+    /// Why it could not be read on.
+    pub(super) stopped: Option<String>,
+    /// The last segment, when it is not written to its end.
+    pub(super) unfinished: Option<String>,
+    /// What a server needs to replay it, where that is more than the base backup says.
+    pub(super) needs: BTreeMap<String, u32>,
 }
 
 /// What is known of a segment, and of all before it.
 #[derive(Debug, Clone, Default)]
 pub struct Mark {
     latest: Option<DateTime<Utc>>,
+    /// Of commits alone.
+    earliest: Option<DateTime<Utc>>,
     /// Bounds of the transactions that end here; ids wrap, and then they say nothing.
     xids: Option<(u32, u32)>,
     names: bool,
@@ -61,18 +72,13 @@ impl Kept {
             }
             Fact::Abort(abort) => {
                 self.ended = Some(abort.time);
-                self.record = Some((abort.lsn, behind(abort.lsn)));
+                self.record = Some((abort.lsn, abort.end));
             }
-            Fact::Prepared(prepared) => self.record = Some((prepared.lsn, behind(prepared.lsn))),
+            Fact::Prepared(prepared) => self.record = Some((prepared.lsn, prepared.end)),
             Fact::RestorePoint { lsn, end, .. } => self.record = Some((*lsn, *end)),
             _ => {}
         }
     }
-}
-
-/// Before the record that follows the one at `lsn`, wherever that begins.
-fn behind(lsn: Lsn) -> Lsn {
-    Lsn(lsn.0 + 1)
 }
 
 impl Mark {
@@ -90,6 +96,7 @@ impl Mark {
             Fact::Commit(commit) => {
                 commit.subtransactions.iter().copied().chain([commit.xid]).for_each(&mut widen);
                 self.latest = self.latest.max(Some(commit.time));
+                self.earliest = Some(self.earliest.map_or(commit.time, |earliest| earliest.min(commit.time)));
             }
             Fact::Abort(abort) => {
                 abort.subtransactions.iter().copied().chain([abort.xid]).for_each(&mut widen);
@@ -111,10 +118,71 @@ enum Past {
     RolledBack,
 }
 
+/// What was found of a target.
+#[derive(Default)]
+struct Found {
+    kept: Kept,
+    /// The record that settles it.
+    at: Option<(Past, Lsn)>,
+    /// Commits behind it whose own time lies within the target.
+    stragglers: u64,
+    /// One of them is the very commit that the target names by its time.
+    named: Option<u32>,
+}
+
+impl Found {
+    fn take(&mut self, fact: &Fact, target: &RecoveryTarget, inclusive: bool) {
+        let past = judge(fact, target, inclusive);
+        if self.at.is_some() {
+            if let (RecoveryTarget::Time { time }, Fact::Commit(commit), Past::No) = (target, fact, past) {
+                self.stragglers += 1;
+                self.named = self.named.or((commit.time == *time).then_some(commit.xid));
+            }
+            return;
+        }
+        if !matches!(past, Past::Before) {
+            self.kept.take(fact);
+        }
+        if !matches!(past, Past::No) {
+            self.at = Some((past, fact.lsn()));
+        }
+    }
+}
+
 impl Exact {
     /// The last record that settles something: nothing may follow it.
     fn last(&self) -> Lsn {
         self.marks.last().and_then(|mark| mark.kept.record).map_or(self.end, |(lsn, _)| lsn)
+    }
+
+    /// The segments that may hold the target's place, or, where that is a time, commits that belong before it.
+    fn window(&self, target: &RecoveryTarget, inclusive: bool) -> std::ops::Range<usize> {
+        let first = self.marks.iter().position(|mark| may_hold(mark, target, inclusive)).unwrap_or(self.marks.len());
+        let RecoveryTarget::Time { time } = target else { return first..self.marks.len() };
+        let early = |mark: &Mark| mark.earliest.is_some_and(|at| if inclusive { at <= *time } else { at < *time });
+        let last = self.marks.iter().rposition(early).map_or(first, |last| last.max(first));
+        first..self.marks.len().min(last + 1)
+    }
+
+    /// What lies behind the end of what could be read cannot be promised.
+    fn reaches(&self, system: &str, target: &RecoveryTarget) -> Result<(), Refusal> {
+        let system = system.to_owned();
+        match (&self.stopped, target) {
+            (Some(why), _) => Err(Refusal::Unreadable { system, why: why.clone(), end: self.end, until: self.until }),
+            (None, RecoveryTarget::Xid { .. } | RecoveryTarget::RestorePoint { .. }) => {
+                Err(Refusal::NotInWal { system, end: self.end, until: self.until })
+            }
+            // Later commits may have been made, and not archived.
+            (None, RecoveryTarget::Time { time }) if self.written.is_none_or(|written| written < *time) => {
+                Err(Refusal::NotProven { system, end: self.end, written: self.written })
+            }
+            // A server archives whole segments. One that a person saved from a dead server looks like one that was damaged.
+            (None, RecoveryTarget::Latest) => match &self.unfinished {
+                Some(name) => Err(Refusal::Unfinished { system, name: name.clone(), end: self.end, last: self.last() }),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
     }
 
     pub fn timeline(&self) -> u32 {
@@ -134,35 +202,9 @@ impl Exact {
         inclusive: bool,
         consistent: Lsn,
     ) -> Result<Resolved, Failure> {
-        let mut kept = Kept::default();
-        let mut found = None;
-        let first = self.marks.iter().position(|mark| may_hold(mark, target, inclusive)).unwrap_or(self.marks.len());
-        if let Some(before) = first.checked_sub(1).and_then(|index| self.marks.get(index)) {
-            kept = before.kept;
-        }
-        if *target != RecoveryTarget::Latest && first < self.marks.len() {
-            let one = NonZeroUsize::MIN;
-            let identifier = self.system_identifier;
-            let segments = self.listed.get(first..self.marks.len()).unwrap_or_default();
-            let walk =
-                Walk { source: &self.source, segments, system_identifier: identifier, threads: one, state: None };
-            let visit = |step: Step<'_>| {
-                let Step::Segment { joined, .. } = step else { return ControlFlow::Break(()) };
-                for fact in &joined.facts {
-                    let past = judge(fact, target, inclusive);
-                    if !matches!(past, Past::Before) {
-                        kept.take(fact);
-                    }
-                    if !matches!(past, Past::No) {
-                        found = Some((past, fact.lsn()));
-                        return ControlFlow::Break(());
-                    }
-                }
-                ControlFlow::Continue(())
-            };
-            walk.run(visit).map_err(|error| Failure::new("the WAL in the archive cannot be read", error))?;
-        }
-        let place = match found {
+        let found = self.find(target, inclusive)?;
+        let mut kept = found.kept;
+        let place = match found.at {
             Some((Past::RolledBack, _)) => return Err(Refusal::RolledBack { system: system.to_owned() }.into()),
             // Before the next record: a server that stops *with* a record does not tell of that one's time.
             Some((Past::Before, at)) => match kept.record.filter(|(lsn, _)| *lsn >= consistent) {
@@ -170,20 +212,18 @@ impl Exact {
                 None => (at, false),
             },
             Some((_, at)) if at == self.last() => (at, true),
-            Some((_, at)) => (behind(at), false),
+            // With the record itself, which is the last that is kept.
+            Some((_, at)) => (kept.record.map_or(at, |(_, end)| end), false),
             // All of it is kept.
-            None => match target {
-                RecoveryTarget::Xid { .. } | RecoveryTarget::RestorePoint { .. } => {
-                    return Err(
-                        Refusal::NotInWal { system: system.to_owned(), end: self.end, until: self.until }.into()
-                    );
-                }
-                _ => {
-                    kept = self.marks.last().map_or(kept, |mark| mark.kept);
-                    (self.last(), true)
-                }
-            },
+            None => {
+                self.reaches(system, target)?;
+                kept = self.marks.last().map_or(kept, |mark| mark.kept);
+                (self.last(), true)
+            }
         };
+        if let (Some(xid), true) = (found.named, inclusive) {
+            return Err(Refusal::OutOfOrder { system: system.to_owned(), xid }.into());
+        }
         let place = match target {
             // Written by a person, to the byte.
             RecoveryTarget::Lsn { lsn } => (*lsn, inclusive),
@@ -199,7 +239,40 @@ impl Exact {
             commits_lost: self.commits - kept.commits,
             bytes_lost: self.end.0.saturating_sub(until.0),
             lost_until: self.until.filter(|_| self.commits > kept.commits),
+            stragglers: found.stragglers,
+            needs: self.needs.clone(),
         })
+    }
+
+    fn find(&self, target: &RecoveryTarget, inclusive: bool) -> Result<Found, Failure> {
+        let mut found = Found::default();
+        let window = self.window(target, inclusive);
+        if let Some(before) = window.start.checked_sub(1).and_then(|index| self.marks.get(index)) {
+            found.kept = before.kept;
+        }
+        if *target == RecoveryTarget::Latest || window.is_empty() {
+            return Ok(found);
+        }
+        let walk = Walk {
+            source: &self.source,
+            segments: self.listed.get(window).unwrap_or_default(),
+            system_identifier: self.system_identifier,
+            threads: NonZeroUsize::MIN,
+            state: None,
+        };
+        let is_time = matches!(target, RecoveryTarget::Time { .. });
+        let visit = |step: Step<'_>| {
+            let Step::Segment { joined, .. } = step else { return ControlFlow::Break(()) };
+            for fact in &joined.facts {
+                found.take(fact, target, inclusive);
+                if found.at.is_some() && !is_time {
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        walk.run(visit).map_err(|error| Failure::new("the WAL in the archive cannot be read", error))?;
+        Ok(found)
     }
 }
 

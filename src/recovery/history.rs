@@ -1,12 +1,13 @@
 //! What the WAL of a window says: read once, from the base backup before the incident to the first hole.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use chrono::{DateTime, Utc};
 
 use super::exact::{Exact, Mark};
-use super::lineage::{descendants, reach_of};
+use super::lineage::{descendants, goes_on, reach_of};
 use super::rates::Rates;
 use super::suspects::{Suspects, suspect};
 use crate::event::{BaseBackup, Coverage, Failure, Fork, History, RestorePoint};
@@ -82,13 +83,26 @@ impl Reading<'_> {
 
     fn timeline(&self, backup: &BaseBackup) -> u32 {
         let ways = descendants(self.forks, self.coverage, backup.timeline);
-        let holds = |timeline: &u32| match self.incident {
-            Some(incident) => {
-                self.coverage.iter().any(|run| run.timeline == *timeline && run.to_time.is_none_or(|to| to >= incident))
-            }
-            None => true,
+        let holds = |timeline: &u32| {
+            let of = |run: &&Coverage| run.timeline == *timeline;
+            let until =
+                |run: &Coverage| run.to_time.is_none_or(|to| self.incident.is_some_and(|incident| to >= incident));
+            self.coverage.iter().filter(of).any(until)
         };
-        ways.into_iter().find(holds).unwrap_or(backup.timeline)
+        ways.into_iter().find(holds).unwrap_or_else(|| self.heir(backup.timeline))
+    }
+
+    /// Where history went on from a timeline that came to its end.
+    fn heir(&self, mut timeline: u32) -> u32 {
+        let replaced = |fork: &&Fork, by: u32| {
+            fork.parent == by
+                && !goes_on(self.coverage, by, fork.at, self.segment)
+                && self.coverage.iter().any(|run| run.timeline == fork.timeline)
+        };
+        while let Some(fork) = self.forks.iter().find(|fork| replaced(fork, timeline)) {
+            timeline = fork.timeline;
+        }
+        timeline
     }
 }
 
@@ -105,6 +119,9 @@ struct Fold {
     suspects: Suspects,
     restore_points: Vec<RestorePoint>,
     marks: Vec<Mark>,
+    written: Option<DateTime<Utc>>,
+    unfinished: Option<String>,
+    needs: BTreeMap<String, u32>,
 }
 
 impl Fold {
@@ -126,6 +143,9 @@ impl Fold {
             suspects: Suspects::default(),
             restore_points: Vec::new(),
             marks: Vec::new(),
+            written: None,
+            unfinished: None,
+            needs: BTreeMap::new(),
         }
     }
 
@@ -144,6 +164,7 @@ impl Fold {
         let mut mark = self.marks.last().map_or_else(Mark::default, Mark::next);
         for fact in &joined.facts {
             mark.take(fact);
+            self.written = self.written.max(fact.time());
             match fact {
                 Fact::Commit(commit) => {
                     if let Some(found) = suspect(commit, self.history.commits, &self.names) {
@@ -156,10 +177,17 @@ impl Fold {
                 Fact::RestorePoint { lsn, name, time, .. } if self.restore_points.len() < RESTORE_POINTS => {
                     self.restore_points.push(RestorePoint { name: name.clone(), at: *time, lsn: *lsn });
                 }
+                Fact::Parameters(parameters) => {
+                    for (name, value) in parameters.settings() {
+                        let most = self.needs.entry(name.to_owned()).or_default();
+                        *most = value.max(*most);
+                    }
+                }
                 _ => {}
             }
         }
         self.history.to = joined.end;
+        self.unfinished = joined.stop.is_some().then(|| joined.segment.to_string());
         self.marks.push(mark);
         ControlFlow::Continue(())
     }
@@ -177,6 +205,7 @@ impl Fold {
         self.history.rates = self.rates.finish();
         self.history.suspects = self.suspects.finish();
         let missing = || hole.map(|hole| format!("{hole} is missing"));
+        let damage = self.history.stopped.clone();
         self.history.stopped = self.history.stopped.or_else(missing);
         let exact = Exact {
             source,
@@ -188,6 +217,10 @@ impl Fold {
             commits: self.history.commits,
             end: self.history.to,
             until: self.history.to_time,
+            written: self.written,
+            stopped: damage,
+            unfinished: self.unfinished,
+            needs: self.needs,
         };
         Some(Read { history: self.history, restore_points: self.restore_points, exact })
     }

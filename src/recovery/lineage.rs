@@ -42,6 +42,23 @@ pub fn descendants(forks: &[Fork], coverage: &[Coverage], from: u32) -> Vec<u32>
     all
 }
 
+/// Whether a timeline went on by itself after a branch left it at `at`: WAL of its own lies behind that segment. A server
+/// that was replaced does not go on; one whose clone was promoted, and archives, does.
+pub fn goes_on(coverage: &[Coverage], timeline: u32, at: Lsn, size: u64) -> bool {
+    let end = Segment::containing(at, timeline, size).end();
+    coverage.iter().any(|run| run.timeline == timeline && run.to > end)
+}
+
+/// Whether a place on the way to timeline `to` is one of timeline `from` too, or of one that replaced it; `None` when there
+/// is no way from the one to the other.
+pub fn is_heir(forks: &[Fork], coverage: &[Coverage], from: u32, to: u32, place: Lsn, size: u64) -> Option<bool> {
+    let legs = ancestry(forks, from, to)?;
+    let left = |(timeline, until): &(u32, Option<Lsn>)| {
+        until.is_some_and(|at| place > at && goes_on(coverage, *timeline, at, size))
+    };
+    Some(!legs.iter().any(left))
+}
+
 /// The WAL from a backup on along one timeline; `None` when the timeline does not contain the backup.
 pub fn reach_of(forks: &[Fork], coverage: &[Coverage], backup: &BaseBackup, timeline: u32, size: u64) -> Option<Reach> {
     let legs = ancestry(forks, backup.timeline, timeline)?;

@@ -1,5 +1,7 @@
 //! From a target to what will be restored, or to a refusal.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 
 use super::lineage::{Reach, descendants, reach_of};
@@ -19,11 +21,13 @@ pub struct Wanted {
     pub timeline: Option<u32>,
     /// The last transaction that has ended there, when it was read in the WAL.
     pub last_ended: Option<DateTime<Utc>>,
+    /// As [`crate::event::Resolved::needs`].
+    pub needs: BTreeMap<String, u32>,
 }
 
 impl Wanted {
     pub fn new(target: RecoveryTarget, inclusive: bool) -> Self {
-        Self { target, inclusive, backup: None, timeline: None, last_ended: None }
+        Self { target, inclusive, backup: None, timeline: None, last_ended: None, needs: BTreeMap::new() }
     }
 
     /// What a settled point means for `system`.
@@ -40,6 +44,7 @@ impl Wanted {
             backup: point.backups.get(system).cloned(),
             // A point holds one timeline: that of its only PostgreSQL.
             last_ended: exact.and_then(|exact| exact.last_ended),
+            needs: point.resolved.get(system).map(|exact| exact.needs.clone()).unwrap_or_default(),
             timeline: (point.backups.len() == 1 && point.backups.contains_key(system)).then_some(point.timeline),
         }
     }
@@ -192,6 +197,7 @@ impl View<'_> {
                 segments,
                 end,
                 last_ended: wanted.last_ended,
+                needs: wanted.needs.clone(),
             },
         })
     }
@@ -207,15 +213,24 @@ impl View<'_> {
         if let Some(timeline) = wanted.timeline {
             return self.reach(backup, timeline).map(|reach| (timeline, reach)).ok_or_else(|| unknown(timeline));
         }
-        let mut ways: Vec<(u32, Reach)> =
+        let ways: Vec<(u32, Reach)> =
             known.iter().filter_map(|id| self.reach(backup, *id).map(|reach| (*id, reach))).collect();
-        // A branch matters only when the target lies behind its beginning.
-        ways.retain(|(id, reach)| *id == backup.timeline || self.has_left(*id, reach, &wanted.target));
-        let reaching: Vec<&(u32, Reach)> =
+        // A branch matters only when the target lies behind its beginning, or when nothing else leads to it.
+        let covering: Vec<&(u32, Reach)> =
             ways.iter().filter(|(_, reach)| self.covers(reach, wanted, &mut Vec::new()).is_ok()).collect();
+        let left = |(id, reach): &&(u32, Reach)| *id == backup.timeline || self.has_left(*id, reach, &wanted.target);
+        let mut reaching: Vec<&(u32, Reach)> = covering.iter().copied().filter(left).collect();
+        if reaching.is_empty() {
+            reaching = covering;
+        }
+        // A branch that begins behind a hole is history all the same: the hole is what is told.
+        let broken = ways.iter().find(|(_, reach)| reach.hole.is_some());
         match reaching.as_slice() {
-            [] => ways.into_iter().next().ok_or_else(|| unknown(backup.timeline)),
-            [one] => Ok((*one).clone()),
+            [] => broken.or(ways.first()).cloned().ok_or_else(|| unknown(backup.timeline)),
+            [one] => {
+                let latest = wanted.target == RecoveryTarget::Latest;
+                Ok(broken.filter(|_| latest).unwrap_or(one).clone())
+            }
             several => Err(Refusal::Ambiguous {
                 system: self.name(),
                 timelines: several.iter().map(|(id, reach)| (*id, reach.end)).collect(),

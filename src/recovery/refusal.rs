@@ -29,6 +29,14 @@ pub enum Refusal {
     Foreign { system: String, backup: u64, archive: String },
     #[error("the target is not in the WAL of {system} that was read")]
     NotInWal { system: String, end: Lsn, until: Option<DateTime<Utc>> },
+    #[error("the WAL of {system} cannot be read up to the target")]
+    Unreadable { system: String, why: String, end: Lsn, until: Option<DateTime<Utc>> },
+    #[error("the WAL of {system} ends before the target")]
+    NotProven { system: String, end: Lsn, written: Option<DateTime<Utc>> },
+    #[error("the last segment of {system} is not written to its end")]
+    Unfinished { system: String, name: String, end: Lsn, last: Lsn },
+    #[error("the commit of {system} at that very time stands behind later ones")]
+    OutOfOrder { system: String, xid: u32 },
     #[error("the transaction was rolled back on {system}")]
     RolledBack { system: String },
     #[error("{system} has no snapshot or append-only file from before the target")]
@@ -70,6 +78,25 @@ impl Refusal {
                 let until = until.map_or_else(String::new, |at| format!(", whose last commit is of {at}"));
                 format!("it was looked for from the base backup to {end}{until}")
             }
+            Self::Unreadable { why, end, until, .. } => {
+                let until = until.map_or_else(String::new, |at| format!(", whose last commit is of {at}"));
+                format!("{why}; without damage it reaches {end}{until}")
+            }
+            Self::NotProven { end, written, .. } => {
+                let written =
+                    written.map_or_else(String::new, |at| format!(", and nothing in it was written after {at}"));
+                format!("it reaches {end}{written}: whether commits followed before the target is unknown")
+            }
+            Self::Unfinished { name, end, .. } => {
+                format!(
+                    "{name} ends at {end}, and a server archives whole segments: it is damaged, or was saved from a dead server"
+                )
+            }
+            Self::OutOfOrder { xid, .. } => {
+                format!(
+                    "transaction {xid} took its time before it came to write, and recovery follows the order of the WAL"
+                )
+            }
             Self::RolledBack { .. } => "it changed nothing that anybody saw".to_owned(),
             Self::NoSnapshot { earliest: Some(earliest), .. } => {
                 format!("the earliest is of {}", earliest.format("%Y-%m-%d %H:%M:%S%.3f UTC"))
@@ -78,7 +105,19 @@ impl Refusal {
         }
     }
 
-    fn now(&self) -> &'static str {
+    fn now(&self) -> String {
+        match self {
+            Self::OutOfOrder { xid, .. } => format!(
+                "choose `xid:{xid}` inclusive to keep it and what precedes it, or leave it out: the same time, exclusive"
+            ),
+            Self::Unfinished { last, .. } => {
+                format!("if it was saved by hand, `lsn:{last}` inclusive is all there is; else find another copy of it")
+            }
+            _ => self.advice().to_owned(),
+        }
+    }
+
+    fn advice(&self) -> &'static str {
         match self {
             Self::NoSystem { .. } => "name a system of the inventory",
             Self::Empty { .. } => "check the store and the prefix of the system in the inventory",
@@ -95,6 +134,11 @@ impl Refusal {
             }
             Self::Foreign { .. } => "check the prefix of the system in the inventory; two systems may share a folder",
             Self::NotInWal { .. } => "check the number or the name; `lifeboat points` lists what was found",
+            Self::Unreadable { .. } => {
+                "find another copy of that segment, or choose a point before it: what lies behind it is lost"
+            }
+            Self::NotProven { .. } => "choose `latest` for all there is, or bring what the source has not archived",
+            Self::OutOfOrder { .. } | Self::Unfinished { .. } => "choose a place in the WAL",
             Self::RolledBack { .. } => "choose another transaction, or a time",
             Self::NoSnapshot { .. } => "choose a later target, or leave this system out",
         }

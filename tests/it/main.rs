@@ -10,6 +10,7 @@ mod redis;
 mod report;
 mod s3;
 mod sandbox;
+mod silent;
 mod support;
 mod tui;
 mod wal_reader;

@@ -4,5 +4,5 @@ mod backup;
 mod fence;
 mod look;
 mod promote;
-mod restore;
+pub mod restore;
 mod wal;

@@ -44,8 +44,9 @@ pub async fn list(bucket: &Bucket) -> Result<Catalogue, PgError> {
     let backups = backups(bucket, &mut warnings).await?;
     let segment_bytes = id.map_or(USUAL_SEGMENT, |ArchiveId { segment_size, .. }| segment_size);
     let objects = bucket.list("wal").await?;
-    let (coverage, gaps) = runs(&objects, segment_bytes, &mut warnings);
+    let (coverage, mut gaps) = runs(&objects, segment_bytes, &mut warnings);
     let forks = forks(bucket, &objects, &mut warnings).await?;
+    gaps.extend(forks.iter().filter_map(|fork| gap_before(fork, &coverage, segment_bytes)));
     Ok(Catalogue {
         backups,
         coverage,
@@ -173,6 +174,20 @@ fn runs(objects: &[Object], segment_size: u64, warnings: &mut Vec<String>) -> (V
         last = Some(segment);
     }
     (coverage, gaps)
+}
+
+/// What is missing of a timeline between its last segment and the one in which the next timeline left it.
+fn gap_before(fork: &Fork, coverage: &[Coverage], segment_size: u64) -> Option<Gap> {
+    let next = Segment::containing(fork.at, fork.parent, segment_size);
+    let before = |run: &&Coverage| run.timeline == fork.parent && run.from < next.start();
+    let last = coverage.iter().filter(before).max_by_key(|run| run.to)?;
+    let first = Segment::containing(last.to, fork.parent, segment_size);
+    (first < next).then(|| Gap {
+        timeline: fork.parent,
+        first_missing: first.to_string(),
+        last_missing: Segment { number: next.number - 1, ..next }.to_string(),
+        segments: next.number - first.number,
+    })
 }
 
 /// The last line of a timeline's history names its parent and where it left it.

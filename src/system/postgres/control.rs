@@ -1,5 +1,6 @@
 //! What a data directory says of itself, by `pg_controldata`; and the programs that fit it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,18 @@ impl Floor {
             max_wal_senders: self.max_wal_senders.max(other.max_wal_senders),
             max_prepared_transactions: self.max_prepared_transactions.max(other.max_prepared_transactions),
             max_locks_per_transaction: self.max_locks_per_transaction.max(other.max_locks_per_transaction),
+        }
+    }
+
+    /// The greater of each; other settings are ignored.
+    pub fn with(self, needs: &BTreeMap<String, u32>) -> Self {
+        let most = |name: &str, own: u32| needs.get(name).map_or(own, |need| own.max(*need));
+        Self {
+            max_connections: most("max_connections", self.max_connections),
+            max_worker_processes: most("max_worker_processes", self.max_worker_processes),
+            max_wal_senders: most("max_wal_senders", self.max_wal_senders),
+            max_prepared_transactions: most("max_prepared_transactions", self.max_prepared_transactions),
+            max_locks_per_transaction: most("max_locks_per_transaction", self.max_locks_per_transaction),
         }
     }
 

@@ -12,7 +12,9 @@ use super::error::PgError;
 use super::fence::{Evidence, prove_fenced};
 use super::identity::Identity;
 use super::report::Reporter;
-use super::restore::{Marker, Standing, State, Target, assert_not_archiving, running_server, switch_to_promoted};
+use super::restore::{
+    Marker, Standing, State, Target, assert_not_archiving, promoted_by_others, running_server, switch_to_promoted,
+};
 use crate::clock;
 use crate::event::{Facts, Failure, Lsn};
 use crate::secret::Secret;
@@ -104,6 +106,13 @@ impl Promote {
         assert_not_archiving(&client).await?;
         let proof = self.proof().await?;
         self.report.say(proof.clone()).await;
+        if let Some(timeline) = promoted_by_others(&self.directory, &marker) {
+            return Err(Failure::new(
+                "the server was promoted already, and not by this step",
+                format!("it is on timeline {timeline}, and may hold writes behind what was looked at"),
+            )
+            .now("find out who promoted it and look at it again; if it is to stay, skip this step"));
+        }
         let found = !identity.in_recovery;
         if !found {
             self.assert_still_there(&client, &marker).await?;

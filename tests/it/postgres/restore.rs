@@ -7,7 +7,7 @@ use lifeboat::event::{Failure, RecoveryTarget, SystemWindow, Window};
 use lifeboat::recovery::{Wanted, plan};
 use lifeboat::secret::Secret;
 use lifeboat::system::postgres::restore::{Owner, undo};
-use lifeboat::system::postgres::{Report, Reporter, Restore, Restored, catalogue};
+use lifeboat::system::postgres::{Plan, Report, Reporter, Restore, Restored, catalogue};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::postgres::{Primary, account, bin, program, stop_hard, value};
@@ -45,10 +45,14 @@ impl Drop for Clone {
 
 pub async fn restore_of(primary: &Primary, target: RecoveryTarget, inclusive: bool, to: &str) -> Restore {
     let plan = plan(&window(primary).await, "orders-db", &Wanted::new(target, inclusive)).expect("a plan");
+    restore_by(primary, plan.restore, to)
+}
+
+pub fn restore_by(primary: &Primary, plan: Plan, to: &str) -> Restore {
     Restore {
         bucket: primary.bucket(),
         location: primary.location.clone(),
-        plan: plan.restore,
+        plan,
         directory: primary.path(to),
         port: 0,
         run_as: account().map(|account| account.name),
@@ -135,7 +139,8 @@ fn listing(primary: &Primary) -> Vec<(String, u64, String)> {
         for entry in std::fs::read_dir(directory).unwrap().flatten() {
             if entry.file_type().unwrap().is_dir() {
                 walk(&entry.path(), all);
-            } else {
+            // A write that is just being finished has a scratch file beside it for a moment.
+            } else if !entry.file_name().to_string_lossy().contains('#') {
                 let (digest, bytes) = lifeboat::digest::Digest::of_file(&entry.path()).unwrap();
                 all.push((entry.path().display().to_string(), bytes, digest.to_string()));
             }

@@ -2,13 +2,14 @@
 
 use tokio_postgres::Client;
 
-use crate::event::{Failure, RecoveryTarget};
+use crate::event::{Failure, Lsn, RecoveryTarget};
 
 use super::super::base::Manifest;
 use super::super::error::PgError;
 use super::super::identity::Identity;
 use super::super::wal::Segment;
 use super::Restore;
+use super::target::OURS;
 use super::watch::Standing;
 
 impl Restore {
@@ -49,7 +50,9 @@ impl Restore {
             (RecoveryTarget::Lsn { lsn }, _) if self.plan.inclusive && standing.lsn < *lsn => {
                 return wrong(format!("it stands at {}, before the target {lsn}", standing.lsn));
             }
-            (RecoveryTarget::Lsn { lsn }, _) if !self.plan.inclusive && standing.lsn > *lsn => {
+            (RecoveryTarget::Lsn { lsn }, _)
+                if !self.plan.inclusive && standing.lsn > *lsn && !self.straddles(*lsn, standing.lsn) =>
+            {
                 return wrong(format!("it stands at {}, after the target {lsn}", standing.lsn));
             }
             (RecoveryTarget::Latest, _) => {
@@ -68,7 +71,24 @@ impl Restore {
         }
         assert_not_archiving(client).await
     }
+
+    /// Whether one record begins before `lsn` and ends at `standing`, which is where the server stopped: a target that a
+    /// person writes may lie inside a record.
+    fn straddles(&self, lsn: Lsn, standing: Lsn) -> bool {
+        let log = std::fs::read_to_string(self.directory.join(OURS).join("server.log")).unwrap_or_default();
+        let behind = |text: &str| -> Option<Lsn> {
+            let rest = log.rsplit_once(text)?.1.trim_start_matches('"');
+            rest.split(|c: char| c != '/' && !c.is_ascii_hexdigit()).next()?.parse().ok()
+        };
+        let (began, stopped) = (behind("redo starts at "), behind("recovery stopping before WAL location (LSN) "));
+        // Between the end of one record and the beginning of the next there is a page's header at most.
+        let next_is = |next: Lsn| next >= standing && next.0 - standing.0 <= LONG_PAGE_HEADER;
+        began.is_some_and(|began| began < lsn) && stopped.is_some_and(next_is)
+    }
 }
+
+/// Bytes.
+const LONG_PAGE_HEADER: u64 = 40;
 
 /// Tables under a lock that recovery itself holds: a transaction in flight at the target (a DROP, an ALTER) took it, and
 /// only the promotion ends that transaction.

@@ -11,6 +11,7 @@ mod target;
 mod unpack;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub use find::{Found, find};
 pub(super) use config::switch_to_promoted;
 use config::{Files, Settings};
 pub use target::{Marker, Owner, Place, State, read_marker, undo};
-pub(super) use target::{Target, running_server};
+pub(super) use target::{Target, promoted_by_others, running_server};
 pub(super) use watch::Standing;
 use watch::Watch;
 
@@ -76,6 +77,9 @@ pub struct Plan {
     /// The last transaction that must have ended in the restored server, read from the WAL before; asserted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_ended: Option<DateTime<Utc>>,
+    /// Settings that the server needs at least, where the WAL asks for more than the base backup.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<String, u32>,
 }
 
 impl Plan {
@@ -368,7 +372,7 @@ impl Restore {
         let settings = Settings {
             plan: &self.plan,
             manifest,
-            floor: manifest.floor.max(control.floor),
+            floor: manifest.floor.max(control.floor).with(&self.plan.needs),
             place,
             restore_command: &restore_command(&self.lifeboat, &fetch),
             keep_wal,

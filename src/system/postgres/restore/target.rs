@@ -133,7 +133,14 @@ impl Target {
                 return Err(refused(format!("the server in it was promoted at {at} and may hold new writes"))
                     .now("undo the earlier restore: it sets the directory aside"));
             }
-            Some(_) => {}
+            Some(marker) => {
+                if let Some(timeline) = promoted_by_others(path, marker) {
+                    return Err(refused(format!(
+                        "the server in it was promoted to timeline {timeline} by somebody else and may hold new writes"
+                    ))
+                    .now("undo the earlier restore: it sets the directory aside"));
+                }
+            }
         }
         let target = Self::lock(path).await?;
         if before.is_none() {
@@ -300,6 +307,15 @@ pub async fn stop_server(data: &Path) -> Result<(), Failure> {
         .now("end it by hand, then retry"))
 }
 
+/// The timeline that the server was promoted to, when no step of ours did it. The control file learns of it late; the
+/// history of the new timeline is written before anything else of it.
+pub fn promoted_by_others(path: &Path, marker: &Marker) -> Option<u32> {
+    let (State::Started(_) | State::Paused { .. }) = &marker.state else { return None };
+    let entries = std::fs::read_dir(path.join("pg_wal")).ok()?.flatten();
+    let timeline = |name: &str| u32::from_str_radix(name.strip_suffix(".history")?, 16).ok();
+    entries.filter_map(|entry| timeline(entry.file_name().to_str()?)).filter(|id| *id > marker.plan.timeline).max()
+}
+
 /// The way back of a restore: its server is stopped and its directory removed, or set aside when it was promoted.
 /// Returns a sentence that says what was done.
 pub async fn undo(path: &Path, drill: &str, system: &str) -> Result<String, Failure> {
@@ -308,7 +324,11 @@ pub async fn undo(path: &Path, drill: &str, system: &str) -> Result<String, Fail
     }
     let (target, marker) = Target::reopen(path, drill, system).await?;
     stop_server(path).await?;
-    if let State::Promoted { at, .. } = marker.state {
+    let promoted = match marker.state {
+        State::Promoted { at, .. } => Some(at),
+        _ => promoted_by_others(path, &marker).map(|_| clock::wall_now()),
+    };
+    if let Some(at) = promoted {
         let aside = path.with_extension(format!("set-aside-{}", at.format("%Y%m%dT%H%M%SZ")));
         std::fs::rename(path, &aside).map_err(failed("setting aside", path))?;
         return Ok(format!("the promoted server was stopped; its directory is kept as {}", aside.display()));

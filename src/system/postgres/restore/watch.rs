@@ -16,10 +16,14 @@ use crate::event::{Failure, Lsn, RecoveryTarget, Unit};
 use crate::system::postgres::connect::Url;
 use crate::system::postgres::error::PgError;
 use crate::system::postgres::report::{Meter, Reporter};
-use crate::system::postgres::wal::{Counters, missing_in};
+use crate::system::postgres::wal::{Counters, Segment, missing_in};
 
 /// Between two looks at the server.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Looks that find a server waiting at one place, and not for the segment behind the plan: by then it has asked the archive
+/// again several times, and got what it cannot replay.
+const STUCK: u32 = 20;
 
 /// Where recovery stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +94,7 @@ impl Watch<'_> {
         let mut log = LogTail { path: self.log.clone(), at: 0, rest: String::new() };
         let mut session: Option<(Client, Url)> = None;
         let mut asked_to_pause = false;
+        let mut waits = Waits::default();
         let mut wal = Meter::new("WAL", Unit::Segments, Some(self.plan.segments.len() as u64));
         loop {
             let delivered = self.counters.delivered.load(Ordering::Relaxed);
@@ -129,8 +134,14 @@ impl Watch<'_> {
                             }
                             return self.arrived(session, standing);
                         }
-                        if self.plan.target == RecoveryTarget::Latest && standing.idle && !asked_to_pause {
-                            asked_to_pause = self.pause_at_the_end(client).await?;
+                        if self.plan.target == RecoveryTarget::Latest && !asked_to_pause {
+                            let looks = waits.look(&standing);
+                            if looks > 0 {
+                                asked_to_pause = self.pause_at_the_end(client).await?;
+                            }
+                            if looks > STUCK && !asked_to_pause {
+                                return Err(self.cannot_go_on(standing.lsn));
+                            }
                         }
                     }
                     // Seen by the next look at the process, or a broken connection.
@@ -150,6 +161,16 @@ impl Watch<'_> {
         }
     }
 
+    /// What stands behind `lsn` is there, and is no WAL that follows.
+    fn cannot_go_on(&self, lsn: Lsn) -> Failure {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let said = log.lines().rfind(|line| line.contains(" LOG:  ") && !line.contains("restored log file"));
+        let said = said.and_then(|line| line.split_once(" LOG:  ")).map_or("", |(_, said)| said);
+        let segment = Segment::containing(lsn, self.plan.timeline, self.segment_size);
+        Failure::new(format!("the WAL cannot be replayed behind {lsn}"), format!("{said}; that is in {segment}"))
+            .now("find another copy of that segment, or choose a target before it: what lies behind it is lost")
+    }
+
     fn arrived(&self, session: Option<(Client, Url)>, standing: Standing) -> Result<(Client, Url, Standing), Failure> {
         let (client, url) =
             session.ok_or_else(|| Failure::new("the restored server was lost", "its connection broke"))?;
@@ -159,25 +180,44 @@ impl Watch<'_> {
     /// PostgreSQL pauses for other reasons too, such as settings that are too small to go on.
     fn assert_at_target(&self) -> Result<(), Failure> {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        if self.plan.target == RecoveryTarget::Latest || log.contains("pausing at the end of recovery") {
+        let there = match self.plan.target {
+            RecoveryTarget::Latest => self.asked_beyond() == Some(true),
+            _ => log.contains("pausing at the end of recovery"),
+        };
+        if there {
             return Ok(());
         }
+        let read = format!("read {}", self.log.display());
+        if let Some(line) = log.lines().rfind(|line| line.contains("is a lower setting than on the primary server")) {
+            let why = line.split_once("DETAIL:").map_or(line, |(_, why)| why).trim();
+            let why = format!("{why} The source was given more after the base backup");
+            return Err(Failure::new("recovery paused before it came to the target", why).now(
+                "choose the point again with the WAL in reach: it says what the server needs; or use a later backup",
+            ));
+        }
         let why = log.lines().rfind(|line| line.contains("WARNING") || line.contains("paused")).unwrap_or_default();
-        Err(Failure::new("recovery paused before it came to the target", why)
-            .now(format!("read {}", self.log.display())))
+        Err(Failure::new("recovery paused before it came to the target", why).now(read))
+    }
+
+    /// Whether the last segment that the server asked for in vain lies beyond the plan; `None` when it asked for none.
+    fn asked_beyond(&self) -> Option<bool> {
+        let number = |name: &str| name.get(8..24).map(str::to_owned);
+        Some(number(&missing_in(&self.stage)?) >= number(&self.plan.beyond(self.segment_size)))
     }
 
     /// At the end of WAL; true once the pause was asked for.
     async fn pause_at_the_end(&self, client: &Client) -> Result<bool, Failure> {
-        // It names a segment number; only one beyond the plan is the end.
-        let Some(missing) = missing_in(&self.stage) else { return Ok(false) };
-        let number = |name: &str| name.get(8..24).map(str::to_owned);
-        if number(&missing) < number(&self.plan.beyond(self.segment_size)) {
-            return Err(Failure::new(
-                format!("{missing} is missing in the archive"),
-                "it was there when the restore was planned, and WAL after it cannot be replayed",
-            )
-            .now("look at the archive, then choose a target again"));
+        match self.asked_beyond() {
+            None => return Ok(false),
+            Some(true) => {}
+            Some(false) => {
+                let missing = missing_in(&self.stage).unwrap_or_default();
+                return Err(Failure::new(
+                    format!("{missing} is missing in the archive"),
+                    "it was there when the restore was planned, and WAL after it cannot be replayed",
+                )
+                .now("look at the archive, then choose a target again"));
+            }
         }
         let paused = client.execute("select pg_wal_replay_pause()", &[]).await;
         match paused.map_err(|error| PgError::sql("pausing the restored server", &error)) {
@@ -282,6 +322,25 @@ async fn superuser(client: Client, url: Url) -> Result<(Client, Url), PgError> {
             Ok((url.connect().await?, url))
         }
         _ => Ok((client, url)),
+    }
+}
+
+/// How long a server has waited at one place.
+#[derive(Default)]
+struct Waits {
+    lsn: Lsn,
+    looks: u32,
+}
+
+impl Waits {
+    /// Looks that found it waiting there; 0 when this one did not.
+    fn look(&mut self, standing: &Standing) -> u32 {
+        if standing.lsn != self.lsn {
+            *self = Self { lsn: standing.lsn, looks: 0 };
+        }
+        // Between two waits it asks the archive.
+        self.looks += u32::from(standing.idle);
+        if standing.idle { self.looks } else { 0 }
     }
 }
 

@@ -226,6 +226,23 @@ impl Fact {
             | Self::BackupEnd { lsn, .. } => *lsn,
         }
     }
+
+    /// A moment before which it was not written, where the record says one.
+    pub fn time(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Commit(Commit { time, .. })
+            | Self::Abort(Abort { time, .. })
+            | Self::Prepared(Prepared { time, .. })
+            | Self::RestorePoint { time, .. }
+            | Self::Checkpoint(Checkpoint { time, .. })
+            | Self::TimelineSwitch { time, .. } => Some(*time),
+            Self::Lock { .. }
+            | Self::Running { .. }
+            | Self::DatabaseDropped { .. }
+            | Self::Parameters(_)
+            | Self::BackupEnd { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -249,6 +266,8 @@ pub struct Commit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Abort {
     pub lsn: Lsn,
+    /// As of a [`Commit`].
+    pub end: Lsn,
     /// A transaction's, or that of a subtransaction alone.
     pub xid: u32,
     pub time: DateTime<Utc>,
@@ -258,6 +277,8 @@ pub struct Abort {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prepared {
     pub lsn: Lsn,
+    /// As of a [`Commit`].
+    pub end: Lsn,
     pub xid: u32,
     pub time: DateTime<Utc>,
     /// OID.
@@ -298,4 +319,17 @@ pub struct Parameters {
     pub max_wal_senders: u32,
     pub max_prepared_transactions: u32,
     pub max_locks_per_transaction: u32,
+}
+
+impl Parameters {
+    /// By the settings' names.
+    pub fn settings(&self) -> [(&'static str, u32); 5] {
+        [
+            ("max_connections", self.max_connections),
+            ("max_worker_processes", self.max_worker_processes),
+            ("max_wal_senders", self.max_wal_senders),
+            ("max_prepared_transactions", self.max_prepared_transactions),
+            ("max_locks_per_transaction", self.max_locks_per_transaction),
+        ]
+    }
 }

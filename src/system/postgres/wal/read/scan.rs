@@ -127,7 +127,7 @@ impl Reading {
                         work,
                     })
                 } else {
-                    Fact::Abort(Abort { lsn, xid, time: ended.time, subtransactions: ended.subtransactions })
+                    Fact::Abort(Abort { lsn, end, xid, time: ended.time, subtransactions: ended.subtransactions })
                 });
             }
             Xact::Prepare(prepare) => {
@@ -136,7 +136,8 @@ impl Reading {
                     self.tally.end(*xid, |done| work.add(done));
                 }
                 let xact::Prepare { xid, time, database, gid, subtransactions } = prepare;
-                self.facts.push(Fact::Prepared(Prepared { lsn, xid, time, database, gid, subtransactions, work }));
+                let prepared = Prepared { lsn, end, xid, time, database, gid, subtransactions, work };
+                self.facts.push(Fact::Prepared(prepared));
             }
             Xact::Other => {}
         }
