@@ -9,6 +9,7 @@ pub mod format;
 pub mod home;
 mod keymap;
 mod markdown;
+mod moment;
 mod picker;
 pub mod plain;
 mod price;

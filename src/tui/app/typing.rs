@@ -1,12 +1,15 @@
 //! What is typed: reasons, names, notes, targets.
 
+use chrono::{DateTime, FixedOffset, Utc};
 use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyModifiers};
 use tui_input::Input;
 use tui_input::backend::crossterm::EventHandler;
 
 use crate::drill::DrillState;
-use crate::event::{Answer, Ask, Command, InputKind, RecoveryTarget, parse_time};
+use crate::event::{Answer, Ask, Command, InputKind, RecoveryTarget};
 
+use super::super::keymap::Context;
+use super::super::moment;
 use super::super::text::clean;
 use super::{App, Effect, Overlay};
 
@@ -114,7 +117,7 @@ impl Entry {
     }
 
     /// Why it cannot be accepted, when it cannot.
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, now: DateTime<Utc>, zone: FixedOffset) -> Result<(), String> {
         let text = self.value(0);
         match &self.purpose {
             Purpose::Search => Ok(()),
@@ -124,22 +127,35 @@ impl Entry {
             }
             Purpose::TypeName { name, .. } => Err(format!("that is not {name}; nothing was done")),
             Purpose::Answer { input: InputKind::Time, .. } => {
-                parse_time(&text).map(|_| ()).map_err(|error| error.to_string())
+                moment::read(&text, now, zone).map(|_| ()).map_err(|error| error.to_string())
             }
             Purpose::Answer { input: InputKind::Number, .. } => match text.parse::<f64>() {
                 Ok(number) if number.is_finite() => Ok(()),
                 _ => Err(format!("`{text}` is not a number")),
             },
-            Purpose::Target => text.parse::<RecoveryTarget>().map(|_| ()).map_err(|error| error.to_string()),
+            Purpose::Target => moment::target(&text, now, zone).map(|_| ()).map_err(|error| error.to_string()),
             Purpose::Answer { .. } => Ok(()),
             _ if text.is_empty() => Err(format!("{} is needed; the report shows it", self.fields[0].label)),
             _ => Ok(()),
+        }
+    }
+
+    /// The moment that stands there so far.
+    pub(in super::super) fn moment(&self, now: DateTime<Utc>, zone: FixedOffset) -> Option<DateTime<Utc>> {
+        match self.purpose {
+            Purpose::Answer { input: InputKind::Time, .. } => moment::read(&self.value(0), now, zone).ok(),
+            Purpose::Target => match moment::target(&self.value(0), now, zone) {
+                Ok(RecoveryTarget::Time { time }) => Some(time),
+                _ => None,
+            },
+            _ => None,
         }
     }
 }
 
 impl App {
     pub(super) fn type_key(&mut self, key: &KeyEvent) {
+        self.begin_answer(key);
         let Some(Overlay::Typing(entry)) = self.overlays.last_mut() else { return };
         let meant = !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
             || matches!(key.code, KeyCode::Char('a' | 'e' | 'u' | 'k' | 'w' | 'h' | 'b' | 'f' | 'd'))
@@ -147,6 +163,18 @@ impl App {
         if meant {
             entry.problem = None;
             entry.fields[entry.at].input.handle_event(&TerminalEvent::Key(*key));
+        }
+    }
+
+    /// The first digit of a time or a number begins the answer: nobody has to clear what is suggested.
+    fn begin_answer(&mut self, key: &KeyEvent) {
+        let digit = matches!(key.code, KeyCode::Char('0'..='9')) && (key.modifiers - KeyModifiers::SHIFT).is_empty();
+        if !digit || !self.overlays.is_empty() || !self.contexts().contains(&Context::Input) || self.is_sent() {
+            return;
+        }
+        if let Some(Ask::Input { prompt, input: input @ (InputKind::Time | InputKind::Number), .. }) = self.ask() {
+            let (prompt, input) = (prompt.clone(), *input);
+            self.open(Entry::answer(self.shown(), prompt, None, input));
         }
     }
 
@@ -180,13 +208,14 @@ impl App {
             entry.at += 1;
             return;
         }
-        if let Err(problem) = entry.check() {
+        if let Err(problem) = entry.check(self.wall, self.options.zone) {
             entry.problem = Some(problem);
             entry.at = 0;
             return;
         }
         let Some(Overlay::Typing(entry)) = self.overlays.pop() else { return };
-        let text = entry.value(0);
+        let moment = entry.moment(self.wall, self.options.zone);
+        let text = moment.map_or_else(|| entry.value(0), |at| moment::write(at, self.options.zone));
         match entry.purpose {
             Purpose::Declare => effects.push(Effect::Send(Command::Declare { reason: text })),
             Purpose::TypeName { step, .. } => self.send_answer(step, Answer::Typed { name: text }, effects),

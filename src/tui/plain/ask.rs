@@ -7,6 +7,7 @@ use crate::event::{Ask, InputKind, SystemWindow, Window};
 
 use super::super::format;
 use super::super::markdown;
+use super::super::moment;
 use super::super::picker::Picker;
 use super::super::price;
 use super::super::theme::Theme;
@@ -48,7 +49,7 @@ fn question(state: &DrillState, step: usize, ask: &Ask, zone: FixedOffset) -> Ve
         Ask::Input { prompt, default, input, .. } => {
             let mut lines = vec![format!("  {prompt}")];
             match input {
-                InputKind::Time => lines.push("  A time with its offset, like 2026-11-21T10:02:31+01:00.".to_owned()),
+                InputKind::Time => lines.push(format!("  {}", moment::SPELLINGS)),
                 InputKind::Number => lines.push("  A number.".to_owned()),
                 InputKind::Text => {}
             }

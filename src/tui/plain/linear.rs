@@ -1,10 +1,13 @@
 //! The linear mode's own state: what was said, what is asked, and what a typed line means.
 
+use chrono::{DateTime, Utc};
+
 use crate::clock::Stamp;
 use crate::drill::{DrillState, Elapsed, StepStatus};
-use crate::event::{Answer, Ask, Command, Envelope, InputKind, Pace, RecoveryTarget, parse_time};
+use crate::event::{Answer, Ask, Command, Envelope, InputKind, Pace, parse_time};
 
 use super::super::format;
+use super::super::moment;
 use super::super::picker::Picker;
 use super::super::session::{Leave, Options, Preview};
 use super::ask;
@@ -164,7 +167,7 @@ impl Linear {
             !self.replay && matches!(self.put.and_then(|(step, _)| self.state.ask_of(step)), Some(Ask::Input { .. }));
         match line.strip_prefix('/') {
             Some(command) => self.command(command, now),
-            None if takes_text => self.answer(&line),
+            None if takes_text && self.pending.is_none() => self.answer(&line, now),
             None => self.command(&line, now),
         }
     }
@@ -185,7 +188,7 @@ impl Linear {
             return self
                 .say(["Here only where, steps, text, output, contacts, help and leave mean something.".to_owned()]);
         }
-        self.act(word, rest).unwrap_or_else(|| self.answer(line))
+        self.act(word, rest).unwrap_or_else(|| self.answer(line, now))
     }
 
     /// Words that only show something.
@@ -283,7 +286,7 @@ impl Linear {
     }
 
     /// A line that answers the question that was put.
-    fn answer(&mut self, line: &str) -> Vec<Out> {
+    fn answer(&mut self, line: &str, now: Stamp) -> Vec<Out> {
         let Some((step, _)) = self.put else {
             return match line {
                 "" => Vec::new(),
@@ -306,7 +309,13 @@ impl Linear {
             Ask::TypeName { name, .. } => Err(format!("That is not {name}; nothing was done.")),
             Ask::Input { default, input, .. } => {
                 let text = if line.is_empty() { default.unwrap_or_default() } else { line.to_owned() };
-                check_input(&text, input).map(|()| Answer::Text { text })
+                match moment::read(&text, now.wall, self.options.zone) {
+                    // What was meant is said before it is taken.
+                    Ok(at) if input == InputKind::Time && parse_time(&text).is_err() => {
+                        return self.take_moment(step, at);
+                    }
+                    _ => check_input(&text, input).map(|()| Answer::Text { text }),
+                }
             }
             Ask::Choose { options, .. } => {
                 match word.parse::<usize>().ok().and_then(|n| options.get(n.checked_sub(1)?)) {
@@ -314,7 +323,7 @@ impl Linear {
                     None => Err(format!("Type a number from 1 to {}.", options.len())),
                 }
             }
-            Ask::RecoveryPoint { .. } => return self.point(line, step),
+            Ask::RecoveryPoint { .. } => return self.point(line, step, now),
             Ask::AfterFailure { .. } if word == "stop" => Ok(Answer::Stop),
             Ask::AfterFailure { .. } => Err("Type retry, skip REASON, undo, or stop.".to_owned()),
             Ask::InDoubt { .. } if word == "stop" => Ok(Answer::Stop),
@@ -333,7 +342,14 @@ impl Linear {
         }
     }
 
-    fn point(&mut self, line: &str, step: usize) -> Vec<Out> {
+    fn take_moment(&mut self, step: usize, at: DateTime<Utc>) -> Vec<Out> {
+        let zone = self.options.zone;
+        let answer = Answer::Text { text: moment::write(at, zone) };
+        self.pending = Some(Command::Answer { step: self.state.runbook.steps[step].id.clone(), answer });
+        self.say([format!("That is {}. Type yes, or anything else to leave it.", format::both(at, zone))])
+    }
+
+    fn point(&mut self, line: &str, step: usize, now: Stamp) -> Vec<Out> {
         let id = self.state.runbook.steps[step].id.clone();
         let Some(picker) = &mut self.picker else { return Vec::new() };
         if matches!(line, "yes" | "y") {
@@ -365,7 +381,7 @@ impl Linear {
                 None => self.say([format!("✗ The suspects have the numbers 1 to {count}.")]),
             };
         }
-        match text.parse::<RecoveryTarget>() {
+        match moment::target(text, now.wall, self.options.zone) {
             Ok(target) => {
                 picker.inclusive = inclusive.unwrap_or(picker.inclusive);
                 picker.set(target, &self.preview);

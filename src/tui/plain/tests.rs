@@ -245,3 +245,22 @@ async fn it_ends_when_the_drill_has_and_says_the_figures() {
     assert_eq!(leave, Leave::Finished);
     assert!(text.contains("✗ FAILED") && text.contains("RTO 00:00:01 of 1 h"), "{text}");
 }
+
+#[tokio::test]
+async fn a_time_of_day_is_read_back_before_it_is_taken() {
+    let input = crate::event::InputKind::Time;
+    let ask = Ask::Input { prompt: "When?".into(), variable: "at".into(), default: None, input };
+    let (text, commands, _) = talk(vec![
+        Ok(Event::Declared { reason: "x".into() }),
+        Ok(asked("look", ask)),
+        Err("ten"),
+        Err("10:02"),
+        Err("no"),
+        Err("10:03"),
+        Err("yes"),
+    ])
+    .await;
+    assert!(text.contains("That is 31 Dec 10:02:00 UTC. Type yes"), "{text}");
+    let answer = Answer::Text { text: "1969-12-31T10:03:00+00:00".into() };
+    assert_eq!(commands, [Command::Answer { step: "look".into(), answer }]);
+}

@@ -7,6 +7,7 @@ use crate::event::{Ask, Failure, InputKind};
 use crate::runbook::Step;
 
 use super::super::app::App;
+use super::super::moment;
 use super::super::text::{span, spread, width, wrap};
 use super::top::big_cap;
 
@@ -95,11 +96,14 @@ pub(super) fn rows(app: &App, step: &Step, ask: &Ask, columns: usize) -> Vec<Lin
         Ask::Input { prompt, default, input, .. } => {
             card.say(prompt, theme.strong);
             match input {
-                InputKind::Time => card.say("A time with its offset, like 2026-11-21T10:02:31+01:00.", theme.muted),
+                InputKind::Time => card.say(moment::SPELLINGS, theme.muted),
                 InputKind::Number => card.say("A number.", theme.muted),
                 InputKind::Text => {}
             }
             card.gap();
+            if matches!(input, InputKind::Time) {
+                card.key("0…9", "type it", theme.base);
+            }
             match default {
                 Some(default) => card.key("Enter", &format!("type the answer; it begins as {default}"), theme.base),
                 None => card.key("Enter", "type the answer", theme.base),

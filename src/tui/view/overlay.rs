@@ -279,6 +279,10 @@ fn dialog(app: &App, whole: Rect, entry: &Entry, buffer: &mut Buffer) {
         }
         rows.push(spread(spans, Vec::new(), columns));
     }
+    if let Some(at) = entry.moment(app.wall, app.options.zone) {
+        let reading = format!("  that is {}", format::both(at, app.options.zone));
+        rows.push(Line::from(span(reading, theme.muted)));
+    }
     if let Some(problem) = &entry.problem {
         rows.push(Line::default());
         rows.extend(wrap(Line::from(vec![Span::styled("✗ ", theme.bad), span(problem, theme.bad)]), columns, 2));

@@ -290,8 +290,25 @@ fn an_input_is_checked() {
     let ask = Ask::Input { prompt: "When?".into(), variable: "at".into(), default: None, input: InputKind::Time };
     let mut app = app(confirmed().start("fence").ask("fence", ask).wait(2));
     assert_eq!(press(&mut app, "\n2026-11-21 10:02:31\n"), []);
-    let text = "2026-11-21 10:02:31+01";
+    let text = "2026-11-21T10:02:31+01:00";
     assert_eq!(press(&mut app, "+01\n"), answer("fence", Answer::Text { text: text.into() }));
+}
+
+#[test]
+fn a_time_of_day_begins_with_its_first_digit_and_says_what_it_is_read_as() {
+    let default = Some("2026-11-21T09:52:31.507+01:00".into());
+    let ask = Ask::Input { prompt: "When?".into(), variable: "at".into(), default, input: InputKind::Time };
+    let mut app = app(confirmed().start("fence").ask("fence", ask).wait(2));
+    assert_eq!(press(&mut app, "09:52"), []);
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("that is 21 Nov 09:52:00 +01:00 (08:52:00 UTC)"), "{screen}");
+    let text = "2026-11-21T09:52:00+01:00";
+    assert_eq!(press(&mut app, "\n"), answer("fence", Answer::Text { text: text.into() }));
+    // Digits that mean something else begin nothing.
+    let ask = Ask::Input { prompt: "Why?".into(), variable: "at".into(), default: None, input: InputKind::Text };
+    let mut app = super::fixture::app(confirmed().start("fence").ask("fence", ask).wait(2));
+    press(&mut app, "09");
+    assert!(!draw(&mut app, 80, 24).contains("› 09"));
 }
 
 #[test]
