@@ -78,8 +78,8 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
         StepKind::PostgresQuery { sql, params, on } => Arc::new(postgres_query::PostgresQuery { sql, params, on }),
         StepKind::PostgresFence => Arc::new(postgres_fence::PostgresFence),
         StepKind::PostgresPromote => Arc::new(postgres_promote::PostgresPromote),
-        StepKind::PostgresCheck { tables, checksums, amcheck } => {
-            Arc::new(postgres_check::PostgresCheck { tables, checksums, amcheck })
+        StepKind::PostgresCheck { tables, suspects, checksums, amcheck } => {
+            Arc::new(postgres_check::PostgresCheck { tables, suspects, checksums, amcheck })
         }
         StepKind::SmokeSql { sql, params } => Arc::new(postgres_query::SmokeSql { sql, params }),
     }

@@ -8,14 +8,18 @@ use crate::system::postgres::{Checks, Reporter};
 
 use super::postgres_backup::{bin, pass_on};
 use super::postgres_query::either;
+use super::recovery_choose::SUSPECT_TABLES;
 use super::{Action, Context};
 
 /// How long one table may take when the step sets no limit.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// `postgres.check`: row counts, page checksums, structure of heaps and B-trees. Facts: `tables`, `rows`, `corrupt`.
+/// `postgres.check`: row counts, page checksums, structure of heaps and B-trees. Facts: `tables`, `rows`, `corrupt`, and with
+/// `suspects` that in a sentence.
 pub struct PostgresCheck {
     pub tables: Vec<TableCheck>,
+    /// The tables that the suspects behind the recovery point took away or changed.
+    pub suspects: bool,
     pub checksums: bool,
     pub amcheck: bool,
 }
@@ -34,6 +38,7 @@ impl PostgresCheck {
         let checks = Checks {
             url: either(context, system)?,
             tables: tables.collect::<Result<_, Failure>>()?,
+            suspects: self.suspects.then(|| suspects(context, &system.name)),
             checksums: self.checksums,
             amcheck: self.amcheck,
             may_install: context.restored_postgres(system)?.is_some(),
@@ -59,4 +64,10 @@ impl PostgresCheck {
         outcome.checks = checked.checks;
         Ok(outcome)
     }
+}
+
+/// What `recovery.choose` found behind the point; nothing where the WAL was not read.
+fn suspects(context: &Context, system: &str) -> Vec<String> {
+    let names = context.variables.get(SUSPECT_TABLES).and_then(|all| all.get(system)?.as_array());
+    names.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
 }

@@ -1,12 +1,19 @@
+use std::collections::BTreeMap;
+
 use futures::future::BoxFuture;
 
 use crate::event::{Answer, Ask, Failure, Outcome, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
+use crate::inventory::SystemDetail;
 use crate::recovery;
+use crate::system::postgres::{SourceEnd, source_end};
 
 use super::{Action, Context, confirm::cancelled};
 
+/// Where the chosen point leaves the tables to look at: a map from the system to a list of names.
+pub(super) const SUSPECT_TABLES: &str = "suspect_tables";
+
 /// `recovery.choose`: looks into the buckets, lets the person choose, and accepts only what can be reached. Sets
-/// `recovery_point`, and `incident_at` when the suggestion is a moment.
+/// `recovery_point`, and `incident_at` when the suggestion is a moment or the point a suspect.
 pub struct RecoveryChoose {
     /// Roles.
     pub systems: Vec<String>,
@@ -48,7 +55,9 @@ impl RecoveryChoose {
         let names: Vec<String> =
             self.systems.iter().filter_map(|role| context.system(role)).map(|system| system.name.clone()).collect();
         context.sink.say(format!("looking into the backups of {}", names.join(" and "))).await;
-        let looked = recovery::look(&context.inventory, &names, incident).await?;
+        let (looked, ends) =
+            tokio::join!(recovery::look(&context.inventory, &names, incident), self.source_ends(context));
+        let looked = looked?;
         let window = &looked.window;
         say_window(context, window).await;
         // The last moment before the damage: nothing of the damage's own commit.
@@ -77,14 +86,41 @@ impl RecoveryChoose {
                 _ => return Ok(None),
             };
             match settled {
-                Ok(point) => return Ok(Some(self.chosen(context, window, point).await)),
+                Ok(point) => return Ok(Some(self.chosen(context, window, point, &ends).await)),
                 Err(failure) if context.unattended => return Err(failure),
                 Err(failure) => context.sink.say(format!("not possible: {failure}")).await,
             }
         }
     }
 
-    async fn chosen(&self, context: &Context, window: &Window, point: RecoveryPoint) -> Outcome {
+    /// By system: where the WAL of the sources that still answer ends.
+    async fn source_ends(&self, context: &Context) -> BTreeMap<String, SourceEnd> {
+        let mut ends = BTreeMap::new();
+        for system in self.systems.iter().filter_map(|role| context.system(role)) {
+            if let (SystemDetail::Postgres(_), Ok(url)) = (&system.detail, context.source_url(system))
+                && let Ok(end) = source_end(&url).await
+            {
+                ends.insert(system.name.clone(), end);
+            }
+        }
+        ends
+    }
+
+    async fn chosen(
+        &self,
+        context: &Context,
+        window: &Window,
+        point: RecoveryPoint,
+        ends: &BTreeMap<String, SourceEnd>,
+    ) -> Outcome {
+        let mut window = window.clone();
+        // The damage is what the point stops before, whatever moment was reported.
+        if let Some(at) = recovery::stops_before(&window, &point).map(|suspect| suspect.at) {
+            window.incident = Some(at);
+            context.sink.set("incident_at", at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)).await;
+        }
+        let window = &window;
+        context.sink.set(SUSPECT_TABLES, serde_json::json!(recovery::tables_behind(window, &point))).await;
         let edge = if point.inclusive { "up to and with" } else { "just before" };
         let mut outcome = Outcome::passed(format!("{edge} {}, timeline {}", point.target, point.timeline))
             .fact("target", point.target.to_string())
@@ -122,6 +158,11 @@ impl RecoveryChoose {
                 context.sink.say(text).await;
             }
         }
+        let exposures = window.systems.iter().filter_map(|found| {
+            let system = found.system();
+            recovery::exposure(window, system, ends.get(system).copied())
+        });
+        outcome.measures.extend(exposures);
         match serde_json::to_value(&point) {
             Ok(value) => context.sink.set("recovery_point", value).await,
             Err(error) => return Outcome::failed(Failure::new("the recovery point cannot be recorded", error)),

@@ -13,7 +13,7 @@ use super::evidence;
 use super::forecast::Measured;
 use super::{Global, Session, home};
 use crate::clock::{self, SystemClock};
-use crate::drill::{DrillState, StepStatus};
+use crate::drill::{DrillState, Rpo, StepStatus};
 use crate::engine::{Driver, Handle, Left, Link, RunEnd};
 use crate::event::{Command, Failure, Mode, Verdict};
 use crate::journal::DrillDir;
@@ -388,11 +388,24 @@ fn as_json(concluded: &Concluded, state: &DrillState, dir: &DrillDir) -> serde_j
         "rto_seconds": state.rto(state.latest.elapsed).map(|rto| rto.as_secs_f64()),
         "rpo_seconds": worst,
         "rpo_seconds_by_system": by_system,
+        "rpo": rpos.iter().map(three_numbers).collect::<serde_json::Map<_, _>>(),
         "drill": dir.id(),
         "report_dir": concluded.evidence.as_ref().map(|left| as_text(&left.report)),
         "journal": as_text(&dir.journal()),
         "signed": concluded.evidence.as_ref().is_some_and(|left| left.signed),
     })
+}
+
+/// A system's selected loss, archive exposure and collateral; null where unknown.
+fn three_numbers(rpo: &Rpo) -> (String, serde_json::Value) {
+    let numbers = serde_json::json!({
+        "selected_loss_seconds": rpo.seconds,
+        "archive_exposure_seconds": rpo.exposure.and_then(|exposure| exposure.seconds),
+        "archive_exposure_bytes": rpo.exposure.and_then(|exposure| exposure.bytes),
+        "collateral_commits": rpo.collateral.map(|(commits, _)| commits),
+        "collateral_bytes": rpo.collateral.map(|(_, bytes)| bytes),
+    });
+    (rpo.system.clone(), numbers)
 }
 
 fn as_text(path: &Path) -> String {

@@ -66,6 +66,15 @@ pub struct Rpo {
     pub lost_writes: Option<(u64, u64)>,
     /// Commits and bytes of WAL behind the recovered point.
     pub collateral: Option<(u64, u64)>,
+    /// What had not reached the archive, once that was looked at.
+    pub exposure: Option<Exposure>,
+}
+
+/// Work that no point brings back. Absent numbers cannot be known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Exposure {
+    pub seconds: Option<f64>,
+    pub bytes: Option<u64>,
 }
 
 impl Rpo {
@@ -146,6 +155,7 @@ impl DrillState {
                     seconds: None,
                     lost_writes: None,
                     collateral: None,
+                    exposure: None,
                 };
                 for measure in self.measures.iter().filter(|measure| measure.system() == bound.name) {
                     match measure {
@@ -154,7 +164,9 @@ impl DrillState {
                             rpo.lost_writes = Some((*lost, *acknowledged));
                         }
                         Measure::Collateral { commits, bytes, .. } => rpo.collateral = Some((*commits, *bytes)),
-                        Measure::ArchiveExposure { .. } => {}
+                        Measure::ArchiveExposure { seconds, bytes, .. } => {
+                            rpo.exposure = Some(Exposure { seconds: *seconds, bytes: *bytes });
+                        }
                     }
                 }
                 rpo

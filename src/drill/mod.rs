@@ -17,7 +17,7 @@ use crate::clock::Stamp;
 use crate::event::{Ask, Envelope, Event, FORMAT, Measure, Opening, Pace, Status, Verdict};
 use crate::runbook::{self, OnFailure, Runbook, Step};
 
-pub use clocks::{Budget, Rpo, Split};
+pub use clocks::{Budget, Exposure, Rpo, Split};
 pub use forecast::Forecast;
 pub use step::{Attempt, OutputTail, PendingAsk, StepState, StepStatus};
 

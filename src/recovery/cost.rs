@@ -1,5 +1,7 @@
 //! What choosing a point means, before a byte moves: what it keeps, what it gives up, and what has to be fetched.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::plan::{Plan, Wanted, own_moment, plan};
@@ -137,6 +139,37 @@ fn known_moment(window: &Window, point: &RecoveryPoint) -> Option<DateTime<Utc>>
         RecoveryTarget::Lsn { .. } => last(),
         target => own_moment(window, target).or_else(last),
     }
+}
+
+/// The suspect that the point stops just before.
+pub fn stops_before<'a>(window: &'a Window, point: &RecoveryPoint) -> Option<&'a Suspect> {
+    let RecoveryTarget::Xid { xid } = point.target else { return None };
+    if point.inclusive {
+        return None;
+    }
+    window.systems.iter().find_map(|found| suspect(history_of(found)?, xid))
+}
+
+/// By system: the tables that suspects behind the point took away or changed, the nearest to the point first. They are what
+/// to look at where recovery has stopped: each must be there as it was.
+pub fn tables_behind(window: &Window, point: &RecoveryPoint) -> BTreeMap<String, Vec<String>> {
+    const MOST: usize = 20;
+    let mut tables = BTreeMap::new();
+    for found in &window.systems {
+        let Some(history) = history_of(found) else { continue };
+        let behind = |suspect: &&Suspect| match point.resolved.get(found.system()) {
+            Some(stop) => suspect.lsn > stop.lsn || (suspect.lsn == stop.lsn && !stop.inclusive),
+            None => false,
+        };
+        let mut names: Vec<String> = Vec::new();
+        for deed in history.suspects.iter().filter(behind).flat_map(|suspect| &suspect.deeds) {
+            if names.len() < MOST && !names.contains(&deed.table) {
+                names.push(deed.table.clone());
+            }
+        }
+        tables.insert(found.system().to_owned(), names);
+    }
+    tables
 }
 
 fn history<'a>(window: &'a Window, system: &str) -> Option<&'a History> {

@@ -6,6 +6,7 @@
 mod collect;
 mod cost;
 mod exact;
+mod exposure;
 mod history;
 mod lineage;
 mod plan;
@@ -17,8 +18,9 @@ mod suspects;
 mod tests;
 
 pub use collect::{Looked, bucket_of, collect, look};
-pub use cost::{Cost, cost, plan_of};
+pub use cost::{Cost, cost, plan_of, stops_before, tables_behind};
 pub use exact::Exact;
+pub use exposure::exposure;
 pub use plan::{Plan, Wanted, plan};
 pub use refusal::Refusal;
 pub use settle::{settle, skews};

@@ -2,9 +2,10 @@ use chrono::{DateTime, Utc};
 
 use super::*;
 use crate::event::{
-    BaseBackup, Basis, Coverage, Deed, Fork, Gap, History, Lsn, Rate, RecoveryTarget, RedisSnapshot, RestorePoint,
-    Suspect, SystemWindow, What, Window,
+    BaseBackup, Basis, Coverage, Deed, Fork, Gap, History, Lsn, Measure, Rate, RecoveryTarget, RedisSnapshot,
+    RestorePoint, Suspect, SystemWindow, What, Window,
 };
+use crate::system::postgres::SourceEnd;
 
 const SEGMENT: u64 = 16 << 20;
 
@@ -303,4 +304,29 @@ fn a_time_behind_the_incident_is_a_reason_to_hesitate_and_a_suspect_is_not() {
     assert_eq!((late.loss, late.commits_kept), (Some(chrono::Duration::zero()), Some(50)));
     let suspect = cost(&window, &settle(&window, &RecoveryTarget::Xid { xid: 741 }, false).unwrap()).unwrap();
     assert_eq!(suspect.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_exposure_is_what_the_archive_does_not_hold() {
+    let measured = |window: &Window, system: &str, source| match exposure(window, system, source) {
+        Some(Measure::ArchiveExposure { seconds, bytes, detail, .. }) => (seconds, bytes, detail),
+        other => panic!("{other:?}"),
+    };
+    let mut window = told(usual());
+    // The archive was read to its end: the last commit counts, not when the segment came.
+    let (seconds, bytes, detail) = measured(&window, "db", None);
+    assert_eq!((seconds, bytes), (Some(52.0), None), "10:01:39 to the incident of 10:02:31");
+    assert!(detail.contains("before the incident") && detail.contains("unknown"), "{detail}");
+    let ends = |lsn, last_commit| Some(SourceEnd { lsn: Lsn(lsn), last_commit });
+    assert_eq!(measured(&window, "db", ends(10 * SEGMENT, None)).0, Some(0.0));
+    let (seconds, bytes, _) = measured(&window, "db", ends(10 * SEGMENT + 700, Some(time("10:01:42"))));
+    assert_eq!((seconds, bytes), (Some(3.0), Some(700)));
+    let (seconds, bytes, _) = measured(&window, "db", ends(10 * SEGMENT + 700, None));
+    assert_eq!((seconds, bytes), (None, Some(700)), "no time is made up");
+    window.incident = Some(time("10:01:00"));
+    assert_eq!(measured(&window, "db", None).0, Some(0.0));
+    window.incident = None;
+    assert_eq!(measured(&window, "db", None).0, None);
+    // Redis has the file nearest to the incident.
+    assert_eq!(measured(&usual(), "cache", None).0, Some(151.0));
 }

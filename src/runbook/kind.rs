@@ -32,7 +32,7 @@ pub enum StepKind {
     /// `postgres.promote`
     PostgresPromote,
     /// `postgres.check`
-    PostgresCheck { tables: Vec<TableCheck>, checksums: bool, amcheck: bool },
+    PostgresCheck { tables: Vec<TableCheck>, suspects: bool, checksums: bool, amcheck: bool },
     /// `redis.snapshot`: RDB, append-only file, or both.
     RedisSnapshot { aof: ShipAof },
     /// `redis.restore`

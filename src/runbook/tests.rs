@@ -110,7 +110,7 @@ fn what_a_step_does_not_say_has_a_usual_value() {
     );
     let both = ["db".to_owned(), "cache".to_owned()];
     assert_eq!(step(&runbook, "choose").kind.systems(), Some(both.as_slice()));
-    let StepKind::PostgresCheck { tables, checksums, amcheck } = &step(&runbook, "check").kind else { panic!() };
+    let StepKind::PostgresCheck { tables, checksums, amcheck, .. } = &step(&runbook, "check").kind else { panic!() };
     assert_eq!(tables.iter().map(|t| (t.name.as_str(), t.min_rows)).collect::<Vec<_>>(), [("a", 0), ("b", 2)]);
     assert!(checksums & amcheck);
     let cut = step(&runbook, "cut");

@@ -97,7 +97,7 @@ impl StepKind {
             Self::RedisCheck { .. } => {
                 Facts::These { names: &["keys", "address", "aof_enabled"], prefix: Some("keys_") }
             }
-            Self::PostgresCheck { .. } => these(&["tables", "rows", "corrupt"]),
+            Self::PostgresCheck { .. } => these(&["tables", "rows", "corrupt", "suspects"]),
             Self::Confirm | Self::Note | Self::Wait { .. } => these(&[]),
             _ => Facts::Open,
         }

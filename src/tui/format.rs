@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, FixedOffset, Utc};
 
+use crate::drill::Rpo;
 use crate::event::Unit;
 
 /// `00:07:41`, always with hours.
@@ -178,6 +179,23 @@ pub fn both(at: DateTime<Utc>, zone: FixedOffset) -> String {
 pub fn both_today(at: DateTime<Utc>, zone: FixedOffset) -> String {
     let text = both(at, zone);
     text.splitn(3, ' ').nth(2).unwrap_or(&text).to_owned()
+}
+
+/// The other two numbers of an RPO, a phrase each: what was not archived, and what lies behind the point.
+pub fn beside_the_loss(rpo: &Rpo) -> Vec<String> {
+    let exposed = rpo.exposure.map(|exposure| {
+        let bytes = exposure.bytes.map(|number| format!(", {}", self::bytes(number))).unwrap_or_default();
+        format!("not archived {}{bytes}", exposure.seconds.map_or_else(|| "unknown".to_owned(), seconds))
+    });
+    let behind = rpo.collateral.map(|(commits, of)| {
+        format!(
+            "behind the point {} {}, {}",
+            count(commits),
+            if commits == 1 { "commit" } else { "commits" },
+            bytes(of)
+        )
+    });
+    exposed.into_iter().chain(behind).collect()
 }
 
 #[cfg(test)]

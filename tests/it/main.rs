@@ -1,6 +1,7 @@
 mod architecture;
 mod attach;
 mod bad_input;
+mod cockpit;
 mod drill;
 mod invalid_files;
 mod orders;

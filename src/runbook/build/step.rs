@@ -119,10 +119,10 @@ fn kind(raw: Kind, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems)
         Kind::PostgresBackup {} => StepKind::PostgresBackup,
         Kind::PostgresRestore {} => StepKind::PostgresRestore,
         Kind::PostgresPromote {} => StepKind::PostgresPromote,
-        Kind::PostgresCheck { tables, checksums, amcheck } => {
+        Kind::PostgresCheck { tables, suspects, checksums, amcheck } => {
             let tables =
                 tables.into_iter().map(|table| TableCheck { name: table.name, min_rows: table.min_rows }).collect();
-            StepKind::PostgresCheck { tables, checksums, amcheck }
+            StepKind::PostgresCheck { tables, suspects, checksums, amcheck }
         }
         Kind::RedisSnapshot { aof } => StepKind::RedisSnapshot {
             aof: match aof {

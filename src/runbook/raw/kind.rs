@@ -87,6 +87,10 @@ pub enum Kind {
         /// Names, or `{ name, min_rows }`. Names may hold `{placeholders}`.
         #[serde(default)]
         tables: Vec<Table>,
+        /// Also counts the tables that the suspects behind the chosen recovery point took away or changed, by name: they
+        /// must be there.
+        #[serde(default)]
+        suspects: bool,
         /// Reads every page and compares checksums.
         #[serde(default = "yes")]
         checksums: bool,

@@ -1,5 +1,7 @@
 //! Looks at a living server: rows by table, damaged pages, damaged indexes.
 
+mod suspects;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ pub struct Checks {
     pub url: Secret,
     /// Tables, with the rows each must have at least. Names as SQL writes them.
     pub tables: Vec<(String, u64)>,
+    /// Tables that must be there, however many rows they have; one without a name is `tablespace/database/file`.
+    pub suspects: Option<Vec<String>>,
     /// The server's own count of damaged pages.
     pub checksums: bool,
     /// `pg_amcheck`: heap and B-tree structure.
@@ -39,7 +43,7 @@ pub struct Checks {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checked {
     pub checks: Vec<Check>,
-    /// `tables`, `rows`, `rows_<table>`, `corrupt`; `amcheck` says why it was not run.
+    /// `tables`, `rows`, `rows_<table>`, `corrupt`; `suspects` in a sentence; `amcheck` says why it was not run.
     pub facts: Facts,
 }
 
@@ -68,6 +72,19 @@ impl Checks {
             let check = self.count(&client, name, *least, &mut found.facts, &mut rows).await?;
             self.report.say(format!("{}: {}", check.name, check.detail)).await;
             found.checks.push(check);
+        }
+        if let Some(suspects) = &self.suspects {
+            let seen = suspects::look(&client, suspects).await?;
+            for check in &seen {
+                self.report.say(format!("{}: {}", check.name, check.detail)).await;
+            }
+            let told: Vec<String> = seen.iter().map(|check| format!("{}: {}", check.name, check.detail)).collect();
+            let told = if told.is_empty() { "none is known".to_owned() } else { told.join(", ") };
+            found.facts.insert("suspects".to_owned(), told.into());
+            // A table of the runbook's own list is told once.
+            found
+                .checks
+                .extend(seen.into_iter().filter(|check| self.tables.iter().all(|(name, _)| *name != check.name)));
         }
         if self.checksums {
             let (check, damaged) = page_checksums(&client).await?;

@@ -21,6 +21,7 @@ mod promote;
 mod query;
 mod report;
 pub mod restore;
+mod source;
 mod tls;
 pub mod wal;
 
@@ -36,3 +37,4 @@ pub use promote::{Promote, Promoted, Proof};
 pub use query::{Answer, Query, query};
 pub use report::{Report, Reporter};
 pub use restore::{Plan, Restore, Restored, locked_tables};
+pub use source::{SourceEnd, source_end};

@@ -205,6 +205,8 @@ fn rpo_rows(app: &App, rpo: &Rpo, columns: usize) -> Vec<Line<'static>> {
         met(app, rpo),
     ];
     let mut rows = vec![spread(vec![span(&rpo.system, theme.base)], right, columns)];
+    let beside = format::beside_the_loss(rpo);
+    rows.extend(beside.into_iter().map(|text| Line::from(span(format!("  {text}"), theme.muted))));
     if let Some((lost, of)) = rpo.lost_writes {
         let text = format!("  {} of {} acknowledged writes lost", format::count(lost), format::count(of));
         rows.push(Line::from(span(text, if lost == 0 { theme.muted } else { theme.warn })));

@@ -50,6 +50,8 @@ pub(super) fn rows(app: &App, columns: usize) -> Vec<Line<'static>> {
         let value = rpo.seconds.map_or_else(|| "not measured".to_owned(), format::seconds);
         let words = rpo.target.map_or("no target".to_owned(), |target| format!("target {}", format::words(target)));
         rows.push(figure(&format!("RPO {}", rpo.system), value, words, rpo.met()));
+        let beside = format::beside_the_loss(&rpo);
+        rows.extend(beside.into_iter().map(|text| Line::from(span(format!("  {text}"), theme.muted))));
         if let Some((lost, of)) = rpo.lost_writes {
             let text = format!("  {} of {} acknowledged writes lost", format::count(lost), format::count(of));
             rows.push(Line::from(span(text, if lost == 0 { theme.muted } else { theme.warn })));

@@ -20,6 +20,7 @@ fn checks(url: &Secret, tables: &[(&str, u64)]) -> Checks {
     Checks {
         url: url.clone(),
         tables: tables.iter().map(|(name, least)| ((*name).to_owned(), *least)).collect(),
+        suspects: None,
         checksums: true,
         amcheck: true,
         may_install: true,
@@ -102,6 +103,34 @@ async fn what_is_damaged_or_missing_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_suspects_tables_are_told_by_name_and_must_be_there() {
+    let primary = Primary::start().await;
+    primary
+        .sql(
+            "create table t as select generate_series(1, 3) as n; create schema s; create table s.\"Odd Name\" (n int);
+             create table \"a.b\" (n int)",
+        )
+        .await;
+    let file = "select d.dattablespace || '/' || d.oid || '/' || pg_relation_filenode('t')
+                  from pg_database d where d.datname = current_database()";
+    let file = primary.value(file).await;
+    let suspects = ["s.Odd Name", &file, "a.b", "1663/5/99999", "gone"].map(str::to_owned).to_vec();
+    let look = Checks { suspects: Some(suspects), checksums: false, amcheck: false, ..checks(&primary.url, &[]) };
+    let found = look.run().await.unwrap();
+    let seen: Vec<(&str, bool, &str)> =
+        found.checks.iter().map(|check| (check.name.as_str(), check.passed, check.detail.as_str())).collect();
+    let gone = "not there: it was made after this point, or the point is wrong";
+    assert_eq!(
+        seen,
+        [("s.Odd Name", true, "0 rows"), ("t", true, "3 rows"), ("a.b", true, "0 rows"), ("gone", false, gone)]
+    );
+    assert_eq!(found.facts["suspects"], format!("s.Odd Name: 0 rows, t: 3 rows, a.b: 0 rows, gone: {gone}"));
+    assert!(!found.passed());
+    let look = Checks { suspects: Some(Vec::new()), checksums: false, amcheck: false, ..checks(&primary.url, &[]) };
+    assert_eq!(look.run().await.unwrap().facts["suspects"], "none is known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_paused_server_is_looked_at_without_hanging() {
     let primary = shop().await;
     primary.sql("create table other as select 1 as n").await;
@@ -118,4 +147,9 @@ async fn a_paused_server_is_looked_at_without_hanging() {
     assert!(found.checks[0].passed && !found.checks[1].passed, "{found:?}");
     assert!(found.checks[1].detail.contains("promotion"), "{found:?}");
     assert!(found.facts["amcheck"].as_str().unwrap().contains("after the promotion"));
+    // What the damage itself has locked is there all the same.
+    let suspects = Some(vec!["orders".to_owned()]);
+    let look = Checks { suspects, checksums: false, amcheck: false, ..checks(&url, &[]) };
+    let found = look.run().await.unwrap();
+    assert!(found.passed() && found.checks[0].detail.starts_with("there; "), "{found:?}");
 }
