@@ -1,6 +1,7 @@
+use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 
-use crate::event::{Failure, Outcome};
+use crate::event::{Answer, Ask, Choice, Failure, Outcome};
 use crate::inventory::{KeyPolicy, SystemDetail};
 use crate::system::redis::{self, Applied, Origin, Policy, Rule};
 
@@ -39,7 +40,7 @@ async fn restore(context: &Context) -> Result<Outcome, Failure> {
     };
     context.sink.say(format!("restoring {} from {} in {}", system.name, from.name(), bucket.name())).await;
     let policy: Vec<Rule> = detail.policy.iter().map(rule).collect();
-    let restore = redis::Restore {
+    let restore = |from| redis::Restore {
         drill: &context.drill,
         system: &system.name,
         effect_key: &context.effect_key,
@@ -53,7 +54,17 @@ async fn restore(context: &Context) -> Result<Outcome, Failure> {
         run_as: system.restore.run_as.as_deref(),
         cancel: &context.cancel,
     };
-    let restored = restore.run(&|progress| context.sink.offer(progress)).await?;
+    let report = |progress| context.sink.offer(progress);
+    let older;
+    let (restored, from) = match (restore(from).run(&report).await, from) {
+        (Err(error), Origin::Aof(point)) if error.is_about_the_backup() => {
+            older = instead(context, &bucket, point.at, error.into()).await?;
+            let from = Origin::Snapshot(&older);
+            context.sink.say(format!("restoring {} from {} in {}", system.name, from.name(), bucket.name())).await;
+            (restore(from).run(&report).await?, from)
+        }
+        (result, from) => (result?, from),
+    };
     context.redactor.learn_url(restored.url.expose());
     let mut outcome = Outcome::passed(format!(
         "{} is restored at 127.0.0.1:{} as of {}: {} keys{}",
@@ -83,6 +94,34 @@ async fn restore(context: &Context) -> Result<Outcome, Failure> {
     }
     outcome.measures.extend(context.selected_loss(system, restored.at));
     Ok(outcome)
+}
+
+/// The newest snapshot before a moment whose append-only file turned out to be damaged, if a person takes it. It is older
+/// than what was chosen, so nobody takes it in silence.
+async fn instead(
+    context: &Context,
+    bucket: &crate::store::Bucket,
+    at: DateTime<Utc>,
+    failure: Failure,
+) -> Result<String, Failure> {
+    let Ok((snapshots, _)) = redis::list(bucket).await else { return Err(failure) };
+    let Some(newest) = snapshots.into_iter().filter(|s| s.at <= at).max_by_key(|s| s.at) else { return Err(failure) };
+    let (time, older) = (newest.at.format("%H:%M:%S UTC"), (at - newest.at).as_seconds_f64());
+    let choice =
+        |value: &str, label: String, detail: String| Choice { value: value.into(), label, detail: Some(detail) };
+    let options = vec![
+        choice(
+            "snapshot",
+            format!("restore the snapshot of {time} instead"),
+            format!("{} keys; {older:.1} s older than the point that was chosen", newest.keys),
+        ),
+        choice("fail", "let the step fail".to_owned(), "nothing was changed; another point can be chosen".to_owned()),
+    ];
+    let prompt = format!("{}: {}", failure.what, failure.why);
+    match context.ask(Ask::Choose { prompt, options, default: None }).await {
+        Some(Answer::Chosen { value }) if value == "snapshot" => Ok(newest.label),
+        _ => Err(failure),
+    }
 }
 
 fn rule((prefix, declared): (&String, &KeyPolicy)) -> Rule {

@@ -55,9 +55,12 @@ impl Unattended {
                 Some(text) => Reply::Answer(Answer::Text { text }),
                 None => needs("it asks for a value that has no default; give it in --answers or with --var"),
             },
-            Ask::Choose { default, .. } => match given.or(default.as_ref()) {
+            Ask::Choose { prompt, default, options } => match given.or(default.as_ref()) {
                 Some(value) => Reply::Answer(Answer::Chosen { value: value.clone() }),
-                None => needs("it asks for a choice that has no default; give it in --answers"),
+                None => {
+                    let values: Vec<&str> = options.iter().map(|option| option.value.as_str()).collect();
+                    needs(&format!("{prompt}; choose {} in --answers", values.join(" or ")))
+                }
             },
             Ask::RecoveryPoint { suggested, .. } => match (given, suggested) {
                 // The action works out the point, or says why it cannot.

@@ -187,6 +187,12 @@ fn buckets_with_damage_and_targets_outside_the_window() {
         let text = inventory
             .replace(&format!("{}/bucket", place.0.display()), &bucket.display().to_string())
             .replace(&format!("{}/restore", place.0.display()), &restore.display().to_string());
+        // What one variation leaves running must not keep the next from its port.
+        let free = |line: &str| match line.split_once(", port = ") {
+            Some((before, _)) => format!("{before}, port = 0 }}\n"),
+            None => format!("{line}\n"),
+        };
+        let text: String = text.lines().map(free).collect();
         write(at, "lifeboat.toml", &text);
         restore
     };
@@ -248,10 +254,19 @@ fn buckets_with_damage_and_targets_outside_the_window() {
     assert!(!restored.join("global/pg_control").exists(), "half a cluster could be started");
 
     let restore = variation("aof", &|bucket| spoil(&files(bucket, ".base.rdb.")[0]));
-    run(&damage, &["step `restore-cache` failed", ".base.rdb.", "is not what was stored"]);
+    let var = format!("damage_at={damage}");
+    let asked =
+        ["A person is needed at step `restore-cache`", ".base.rdb.", "is not what was stored", "lifeboat resume"];
+    refused(at, &["run", "restore-to-a-point", "--headless", "--yes", "--var", &var], 4, &asked);
     let loadable = |file: &PathBuf| file.ends_with("dump.rdb") || file.parent().unwrap().ends_with("appendonlydir");
     let left: Vec<PathBuf> = walk(&restore.join("orders-cache")).into_iter().filter(loadable).collect();
     assert!(left.is_empty(), "a damaged file lies ready to be loaded: {left:?}");
+    // What only a person may take: the snapshot before it.
+    write(at, "answers.toml", "restore-cache = \"snapshot\"");
+    let resumed = lifeboat(at, &["resume", "--headless", "--yes", "--answers", "answers.toml"]);
+    let said = text(&resumed.stderr);
+    let snapshot = said.lines().find(|line| line.contains("restoring orders-cache from 2")).unwrap_or_default();
+    assert!(!snapshot.is_empty() && said.contains("orders-cache is restored at 127.0.0.1"), "{said}");
 }
 
 fn walk(directory: &Path) -> Vec<PathBuf> {

@@ -55,6 +55,18 @@ pub enum RestoreError {
     Process(#[from] ProcessError),
 }
 
+impl RestoreError {
+    /// What lies in the bucket is of no use: another backup may be, a retry is not.
+    pub fn is_about_the_backup(&self) -> bool {
+        match self {
+            Self::Manifest { .. } | Self::Rdb { .. } | Self::Scan { .. } | Self::Cut { .. } => true,
+            Self::Transfer(TransferError::NotAsStored { .. }) => true,
+            Self::Store(error) | Self::Transfer(TransferError::Store(error)) => error.is_not_found(),
+            _ => false,
+        }
+    }
+}
+
 impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         let now = match &error {
