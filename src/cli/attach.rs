@@ -257,7 +257,7 @@ async fn pass_on(mut words: mpsc::UnboundedReceiver<Word>, notices: mpsc::Unboun
         let notice = match word {
             Word::Refused { why } => Notice::Refused(why),
             Word::After { left } => Notice::After(after_words(last.insert(left))),
-            Word::Durable { .. } => continue,
+            Word::Hello { .. } | Word::Durable { .. } => continue,
         };
         // The view may have gone already.
         let _ = notices.send(notice);

@@ -23,7 +23,7 @@ use crate::event::Command;
 use crate::journal::DrillDir;
 
 use super::driver::Handle;
-use super::remote::{Left, Word};
+use super::remote::{Left, VERSION, Word};
 
 /// Bytes of a request, at most.
 const LINE_CAP: u64 = 1 << 20;
@@ -181,12 +181,17 @@ async fn tell(
 ) -> io::Result<()> {
     let (state, mut envelopes) = handle.feed.subscribe();
     let mut refusals = handle.refusals.subscribe();
-    let mut word = Word::Durable { next_seq: state.next_seq };
+    let mut word = Word::Hello { version: VERSION.to_owned() };
+    let mut greeted = Some(Word::Durable { next_seq: state.next_seq });
     drop(state);
     loop {
         let mut line = serde_json::to_vec(&word)?;
         line.push(b'\n');
         words.write_all(&line).await?;
+        if let Some(next) = greeted.take() {
+            word = next;
+            continue;
+        }
         word = tokio::select! {
             biased;
             envelope = envelopes.recv() => {

@@ -27,6 +27,8 @@ const LINE_CAP: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "word", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Word {
+    /// The first word. A view of another version may not understand the rest.
+    Hello { version: String },
     /// Every entry below it is durable.
     Durable { next_seq: u64 },
     /// A command was not carried out.
@@ -46,6 +48,9 @@ pub struct Left {
     pub lines: Vec<String>,
 }
 
+/// Of this program.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Requests that may wait for the socket.
 const REQUESTS: usize = 64;
 
@@ -56,6 +61,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub enum RemoteError {
     #[error("the engine of this drill runs as another user")]
     Foreign,
+    #[error("its engine is lifeboat {version}, and this is {VERSION}")]
+    Version { version: String },
     #[error("the engine does not answer: {0}")]
     Silent(io::Error),
     #[error(transparent)]
@@ -93,12 +100,21 @@ impl Remote {
         }
         let (words, requests) = stream.into_split();
         let mut words = BufReader::new(words);
+        let first = async {
+            match next(&mut words).await? {
+                Some(Word::Hello { version }) if version != VERSION => Ok(Err(version)),
+                Some(_) => next(&mut words).await.map(Ok),
+                None => Ok(Ok(None)),
+            }
+        };
         let first = tokio::select! {
-            word = next(&mut words) => word.map_err(RemoteError::Silent)?,
+            first = first => first.map_err(RemoteError::Silent)?,
             () = clock::sleep(PATIENCE) => return Err(RemoteError::Silent(io::ErrorKind::TimedOut.into())),
         };
-        // It went away between the connection and its first word.
-        let Some(Word::Durable { next_seq }) = first else { return Ok(None) };
+        // It went away between the connection and its first words.
+        let Some(Word::Durable { next_seq }) = first.map_err(|version| RemoteError::Version { version })? else {
+            return Ok(None);
+        };
         let mut reader = Reader::open(&dir.journal())?;
         let state = fold(&reader.follow(next_seq)?)?;
         let feed = Feed::new(state.clone());
