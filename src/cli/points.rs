@@ -146,6 +146,7 @@ fn judge(window: &Window, point: &RecoveryPoint, measured: &Measured, json: bool
     if let Some(estimate) = estimate {
         let by = match estimate.restores {
             0 => "guessed: no past drill to measure by".to_owned(),
+            1 => "measured by 1 past restore".to_owned(),
             restores => format!("measured by {restores} past restores"),
         };
         println!("  restored in about {:.0} s ({by})", estimate.seconds);

@@ -85,7 +85,7 @@ impl Cost {
 /// Commits and bytes of WAL from the history's beginning to the point.
 fn kept(history: &History, window: &Window, point: &RecoveryPoint, system: &str) -> Option<(u64, u64)> {
     let all = (history.commits, history.to.0.saturating_sub(history.from.0));
-    if let Some(exact) = point.resolved.get(system) {
+    if let Some(exact) = point.resolved.get(system).filter(|_| point.target != RecoveryTarget::Latest) {
         return Some((all.0.saturating_sub(exact.commits_lost), all.1.saturating_sub(exact.bytes_lost)));
     }
     match &point.target {

@@ -10,6 +10,9 @@ use super::{Picker, WIDEST_AT_FIRST, ZOOMS};
 /// A suspect that committed this long before the reported moment may still be the damage: reports and clocks are late.
 const LATE: TimeDelta = TimeDelta::seconds(60);
 
+/// Within this time the first suspect after the report is taken, else the nearest on either side.
+const SOON: TimeDelta = TimeDelta::minutes(15);
+
 /// A suspect, and whose WAL holds it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
@@ -43,12 +46,17 @@ pub(super) fn first_after(suspects: &[Found], incident: Option<DateTime<Utc>>) -
     suspects.iter().position(|found| found.suspect.at >= since)
 }
 
-/// The one to point at first: by the incident; without one, the newest of the gravest.
+/// The one to point at first: by the incident; without one, the newest of the gravest. What came long after the report is no
+/// likelier than what came shortly before: "around ten" may be a few minutes off.
 pub(super) fn likeliest(suspects: &[Found], incident: Option<DateTime<Utc>>) -> Option<usize> {
     let grave = || suspects.iter().rposition(Found::is_grave);
     let newest = suspects.len().checked_sub(1);
     match incident {
-        Some(_) => first_after(suspects, incident).or(newest),
+        Some(reported) => {
+            let after = first_after(suspects, incident);
+            let nearest = || (0..suspects.len()).min_by_key(|&index| (suspects[index].suspect.at - reported).abs());
+            after.filter(|&index| suspects[index].suspect.at - reported <= SOON).or_else(nearest)
+        }
         None => grave().or(newest),
     }
 }

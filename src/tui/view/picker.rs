@@ -14,19 +14,23 @@ use super::super::session::PointPreview;
 use super::super::text::{line_width, span, wrap};
 use super::super::{format, price};
 use super::card::{self, Card};
-use plot::Plot;
+use plot::{Plot, Room};
 
 /// The whole pane, in `height` rows where that can be: the list of suspects gives way first.
 pub(super) fn rows(app: &App, view: &Picker, columns: usize, height: usize) -> Vec<Line<'static>> {
     let theme = app.theme();
     let below = meaning(app, view, columns);
-    let mut above = Plot::new(app, view, columns).rows(false);
-    let mut room = height.saturating_sub(above.len() + below.len());
-    if room < 4 {
-        above = Plot::new(app, view, columns).rows(true);
-        room = height.saturating_sub(above.len() + below.len());
-    }
-    above.extend(suspects::rows(app, view, columns, room));
+    let plot = Plot::new(app, view, columns);
+    let above = |room: Room| {
+        let mut rows = plot.rows(room);
+        let left = height.saturating_sub(rows.len() + below.len());
+        rows.extend(suspects::rows(app, view, columns, left));
+        (rows.len() + below.len() <= height && (left >= 4 || room != Room::Ample)).then_some(rows)
+    };
+    let least = || plot.rows(Room::Least).into_iter().chain(suspects::rows(app, view, columns, 1)).collect();
+    let mut above = above(Room::Ample).or_else(|| above(Room::Tight)).unwrap_or_else(least);
+    // What Enter does is seen, whatever else is not.
+    above.truncate(height.saturating_sub(below.len()).max(1));
     let spare = height.saturating_sub(above.len() + below.len());
     if spare > 0 {
         above.push(Line::default());

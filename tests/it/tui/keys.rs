@@ -200,12 +200,68 @@ fn of_many_suspects_those_by_the_incident_are_seen() {
 }
 
 #[test]
+fn a_report_that_is_late_points_at_what_came_before_it() {
+    let mut app = app(choosing_from(true, |history| {
+        history.suspects[0].at = time("09:49:10");
+        history.suspects[1].at = time("11:30:00");
+    }));
+    assert!(draw(&mut app, 80, 24).contains("▶ 09:49:10.000 +01:00  xid 8841"));
+}
+
+#[test]
 fn without_an_incident_the_newest_drop_is_offered_and_nothing_is_chosen_for_the_operator() {
     let mut app = app(choosing_from(false, |_| {}));
     let screen = draw(&mut app, 80, 24);
     assert!(screen.contains("recover to the end of the WAL") && screen.contains("▶ 09:52:31.507"), "{screen}");
     press(&mut app, "b");
     assert_eq!(choose(&mut app), (RecoveryTarget::Xid { xid: 8841 }, false));
+}
+
+#[test]
+fn a_gap_is_seen_and_nothing_behind_it_is_possible() {
+    let mut window = window();
+    let SystemWindow::Postgres { coverage, gaps, history: Some(history), .. } = &mut window.systems[0] else {
+        panic!()
+    };
+    let lsn = |text: &str| text.parse::<Lsn>().unwrap();
+    let whole = coverage.remove(0);
+    let (last, first) = ("000000010000000000000043", "000000010000000000000045");
+    let before = Coverage {
+        to: lsn("0/44000000"),
+        last_segment: last.into(),
+        segments: 66,
+        to_time: Some(time("09:51:45")),
+        ..whole.clone()
+    };
+    let behind = Coverage {
+        from: lsn("0/45000000"),
+        first_segment: first.into(),
+        segments: 21,
+        from_time: Some(time("09:52:00")),
+        ..whole
+    };
+    coverage.extend([before, behind]);
+    let missing = "000000010000000000000044".to_owned();
+    gaps.push(Gap { timeline: 1, first_missing: missing.clone(), last_missing: missing, segments: 1 });
+    history.suspects.clear();
+    history.to_time = Some(time("09:51:44.900"));
+    history.stopped = Some("000000010000000000000044 is missing".into());
+    let ask = Ask::RecoveryPoint { window: Box::new(window), suggested: None };
+    let mut app = app(fenced().start("choose").wait(2).ask("choose", ask).wait(9));
+    press(&mut app, "-");
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("1 gap") && screen.contains("not possible ✗"), "{screen}");
+    assert!(screen.contains("000000010000000000000044 is missing"), "{screen}");
+    let wal = screen.lines().find(|line| line.starts_with(" WAL")).unwrap();
+    assert!(wal.contains('━') && wal.contains('×') && wal.contains('?'), "{screen}");
+    // Before it, all is well.
+    press(&mut app, "e");
+    app.update(ctrl('u'));
+    // A target takes a time of day too.
+    press(&mut app, "09:51:30\n");
+    let screen = draw(&mut app, 80, 24);
+    assert!(screen.contains("possible ✓") && screen.contains("just before 09:51:30 +01:00"), "{screen}");
+    assert!(!screen.contains("not possible") && screen.contains(" Enter   recover to just before"), "{screen}");
 }
 
 #[test]

@@ -19,11 +19,24 @@ const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '�
 
 type Cells = Vec<(char, Style)>;
 
-/// Writes a label. Its spaces do not break, so that the cursor's line does not cut through it.
+/// A label's space: the cursor's line does not cut through it.
+const UNBROKEN: char = '\u{a0}';
+
+/// Writes a label.
 fn write(cells: &mut [(char, Style)], text: &str, style: Style) {
     for (cell, symbol) in cells.iter_mut().zip(text.chars()) {
-        *cell = (if symbol == ' ' { '\u{a0}' } else { symbol }, style);
+        *cell = (if symbol == ' ' { UNBROKEN } else { symbol }, style);
     }
+}
+
+/// How much there is for the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Ample,
+    /// Nothing that is empty in this stretch of time.
+    Tight,
+    /// Only what a point cannot be chosen without.
+    Least,
 }
 
 pub(super) struct Plot<'a> {
@@ -37,12 +50,11 @@ impl<'a> Plot<'a> {
         Self { app, view, columns: columns.saturating_sub(NAME).max(10) }
     }
 
-    /// All rows; a `tight` one leaves out what has nothing to show.
-    pub(super) fn rows(&self, tight: bool) -> Vec<Line<'static>> {
+    pub(super) fn rows(&self, room: Room) -> Vec<Line<'static>> {
         let theme = self.app.theme();
         let mut rows = vec![self.axis()];
         for system in &self.view.window.systems {
-            rows.extend(self.system(system, tight));
+            rows.extend(self.system(system, room));
         }
         if let Some(incident) = self.view.window.incident {
             let mut row = self.blank();
@@ -51,7 +63,10 @@ impl<'a> Plot<'a> {
             self.beside(&mut row, incident, &label, theme.base);
             rows.push(self.row("incident", row));
         }
-        rows.push(self.cursor_row());
+        // The sentence below says the point too.
+        if room != Room::Least || !self.view.suspects.is_empty() {
+            rows.push(self.cursor_row());
+        }
         rows
     }
 
@@ -129,6 +144,7 @@ impl<'a> Plot<'a> {
         let mut spans = vec![span(fit(name, NAME - 1), theme.muted)];
         spans.push(Span::raw(" ".repeat(NAME.saturating_sub(width(&spans[0].content)))));
         for (symbol, style) in cells {
+            let symbol = if symbol == UNBROKEN { ' ' } else { symbol };
             match spans.last_mut() {
                 Some(last) if last.style == style => last.content.to_mut().push(symbol),
                 _ => spans.push(Span::styled(symbol.to_string(), style)),
@@ -205,7 +221,7 @@ impl<'a> Plot<'a> {
         (step, form(step).0)
     }
 
-    fn system(&self, system: &SystemWindow, tight: bool) -> Vec<Line<'static>> {
+    fn system(&self, system: &SystemWindow, room: Room) -> Vec<Line<'static>> {
         let theme = self.app.theme();
         let zone = self.app.options.zone;
         let mut rows = Vec::new();
@@ -230,9 +246,6 @@ impl<'a> Plot<'a> {
                 let mut row = self.blank();
                 let runs: Vec<_> =
                     coverage.iter().filter_map(|run| Some((run.from_time?, run.to_time?, run))).collect();
-                for pair in runs.windows(2) {
-                    self.fill(&mut row, pair[0].1, pair[1].0, '×', theme.bad);
-                }
                 for (from, to, _) in &runs {
                     self.fill(&mut row, *from, *to, '━', theme.good);
                     self.mark(&mut row, *to, '╸', theme.good);
@@ -241,6 +254,9 @@ impl<'a> Plot<'a> {
                     && let (Some(_), Some(read), Some((_, to, _))) = (&history.stopped, history.to_time, runs.last())
                 {
                     self.fill(&mut row, read, *to, '?', theme.warn);
+                }
+                for pair in runs.windows(2) {
+                    self.fill(&mut row, pair[0].1, pair[1].0, '×', theme.bad);
                 }
                 if let Some((_, to, run)) = runs.last() {
                     let holes = match gaps.len() {
@@ -257,7 +273,12 @@ impl<'a> Plot<'a> {
                     rows.push(self.commits(system));
                 }
                 let seen = restore_points.iter().any(|point| self.inside(point.at).is_some());
-                if seen || (!tight && !restore_points.is_empty()) {
+                let wanted = match room {
+                    Room::Ample => !restore_points.is_empty(),
+                    Room::Tight => seen,
+                    Room::Least => false,
+                };
+                if wanted {
                     let mut row = self.blank();
                     for point in restore_points {
                         self.mark(&mut row, point.at, '○', theme.accent);
