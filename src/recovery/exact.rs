@@ -225,8 +225,8 @@ impl Exact {
             return Err(Refusal::OutOfOrder { system: system.to_owned(), xid }.into());
         }
         let place = match target {
-            // Written by a person, to the byte.
-            RecoveryTarget::Lsn { lsn } => (*lsn, inclusive),
+            // Written by a person, to the byte. PostgreSQL would add the next record where none begins there.
+            RecoveryTarget::Lsn { lsn } if *lsn < self.last() => (Lsn(lsn.0 + u64::from(inclusive)), false),
             _ => place,
         };
         let until = kept.record.map_or(place.0, |(_, end)| end);
@@ -297,7 +297,7 @@ fn judge(fact: &Fact, target: &RecoveryTarget, inclusive: bool) -> Past {
     match (target, fact) {
         (RecoveryTarget::Time { time }, Fact::Commit(commit)) if past_time(commit.time, *time) => Past::Before,
         (RecoveryTarget::Time { time }, Fact::Abort(abort)) if past_time(abort.time, *time) => Past::Before,
-        (RecoveryTarget::Lsn { lsn }, Fact::Commit(commit)) if past_lsn(commit.lsn, *lsn) => Past::Before,
+        (RecoveryTarget::Lsn { lsn }, fact) if past_lsn(fact.lsn(), *lsn) => Past::Before,
         // Ids are 32 bits in the WAL, and a person may give the long form.
         (RecoveryTarget::Xid { xid }, Fact::Commit(commit))
             if commit.xid == *xid as u32 || commit.subtransactions.contains(&(*xid as u32)) =>
@@ -308,7 +308,11 @@ fn judge(fact: &Fact, target: &RecoveryTarget, inclusive: bool) -> Past {
                 Past::Before
             }
         }
-        (RecoveryTarget::Xid { xid }, Fact::Abort(abort)) if abort.xid == *xid as u32 => Past::RolledBack,
+        (RecoveryTarget::Xid { xid }, Fact::Abort(abort))
+            if abort.xid == *xid as u32 || abort.subtransactions.contains(&(*xid as u32)) =>
+        {
+            Past::RolledBack
+        }
         (RecoveryTarget::RestorePoint { name }, Fact::RestorePoint { name: found, .. }) if found == name => {
             Past::Behind
         }

@@ -13,5 +13,6 @@ mod s3;
 mod sandbox;
 mod silent;
 mod support;
+mod targets;
 mod tui;
 mod wal_reader;

@@ -17,5 +17,5 @@
 mod command;
 mod gap;
 mod place;
-mod scene;
+pub mod scene;
 mod server;

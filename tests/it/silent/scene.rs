@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use lifeboat::clock;
-use lifeboat::event::{Failure, RecoveryPoint, RecoveryTarget};
+use lifeboat::event::{Failure, Lsn, RecoveryPoint, RecoveryTarget};
 use lifeboat::inventory::{self, Inventory};
 use lifeboat::process::Spec;
 use lifeboat::recovery::{self, Looked, Wanted};
@@ -169,40 +169,39 @@ impl Scene {
             };
             futures::future::join(futures::future::join_all(sessions), switching).await;
             self.primary.archive().await;
-            let commits = self.commits().await;
-            let mut latest = commits[0];
-            for commit in &commits {
+            let ended = self.ended().await;
+            let mut commits = ended.iter().filter(|ended| ended.committed).map(|ended| (ended.xid, ended.time));
+            let mut latest = commits.next().expect("a commit");
+            for commit in commits {
                 if commit.1 < latest.1 {
-                    return Pair { late: latest, early: *commit };
+                    return Pair { late: latest, early: commit };
                 }
-                latest = *commit;
+                latest = commit;
             }
         }
         panic!("every commit stands in the order of its time");
     }
 
-    /// Of all archived WAL behind the backup, by `pg_waldump`: number and time.
-    pub async fn commits(&self) -> Vec<(u32, DateTime<Utc>)> {
-        let mut names: Vec<String> = std::fs::read_dir(self.primary.path("plain"))
-            .unwrap()
+    /// All transactions in the archived WAL, by `pg_waldump`, in its order.
+    pub async fn ended(&self) -> Vec<Ended> {
+        let text = self.dump("Transaction").await;
+        let ended: Vec<Ended> = text.lines().filter_map(Ended::parse).collect();
+        assert!(!ended.is_empty(), "{text}");
+        ended
+    }
+
+    /// What `pg_waldump` says of one resource manager, over all segments that `cp` archived.
+    pub async fn dump(&self, manager: &str) -> String {
+        let entries = std::fs::read_dir(self.primary.path("plain")).unwrap();
+        let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .filter(|name| name.len() == 24)
             .collect();
         names.sort();
         let (first, last) = (self.plain(&names[0]), self.plain(&names[names.len() - 1]));
-        let dump = Spec::new(bin().join("pg_waldump")).args(["-r", "Transaction"]).arg(&first).arg(&last);
+        let dump = Spec::new(bin().join("pg_waldump")).args(["-r", manager]).arg(&first).arg(&last);
         let dump = dump.run_as(account()).env("TZ", "UTC").cwd("/");
-        let dump = dump.capture(64 << 20, &CancellationToken::new()).await.expect("pg_waldump starts");
-        let commit = |line: &str| {
-            let xid = line.split("tx:").nth(1)?.split(',').next()?.trim().parse().ok()?;
-            let text = line.split("desc: COMMIT ").nth(1)?;
-            let time = text.split(" UTC").next()?;
-            let time = chrono::NaiveDateTime::parse_from_str(time, "%Y-%m-%d %H:%M:%S%.f").ok()?;
-            Some((xid, time.and_utc()))
-        };
-        let commits: Vec<_> = dump.stdout_text().lines().filter_map(commit).collect();
-        assert!(!commits.is_empty(), "{}", dump.stderr_text());
-        commits
+        dump.capture(64 << 20, &CancellationToken::new()).await.expect("pg_waldump starts").stdout_text()
     }
 
     /// What the step `postgres.restore` would do for a settled point.
@@ -257,6 +256,38 @@ pub const ROWS: &str = "select coalesce(string_agg(what, ' ' order by what), '')
 pub struct Pair {
     pub late: (u32, DateTime<Utc>),
     pub early: (u32, DateTime<Utc>),
+}
+
+/// The end of a transaction, as `pg_waldump` prints it.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub lsn: Lsn,
+    pub xid: u32,
+    pub time: DateTime<Utc>,
+    pub committed: bool,
+}
+
+impl Ended {
+    fn parse(line: &str) -> Option<Self> {
+        let desc = line.split_once("desc: ")?.1;
+        let (verb, rest) = desc.split_once(' ')?;
+        let field = |name: &str| line.split_once(name)?.1.split(',').next();
+        let (committed, xid, rest) = match verb {
+            "COMMIT" | "ABORT" => (verb == "COMMIT", field("tx:")?.trim(), rest),
+            "COMMIT_PREPARED" | "ABORT_PREPARED" => {
+                let (xid, rest) = rest.split_once(": ")?;
+                (verb == "COMMIT_PREPARED", xid, rest)
+            }
+            _ => return None,
+        };
+        let time = chrono::NaiveDateTime::parse_from_str(rest.split_once(" UTC")?.0, "%Y-%m-%d %H:%M:%S%.f").ok()?;
+        Some(Self { lsn: lsn(line)?, xid: xid.parse().ok()?, time: time.and_utc(), committed })
+    }
+}
+
+/// Where the record of a line of `pg_waldump` begins.
+pub fn lsn(line: &str) -> Option<Lsn> {
+    line.split_once("lsn: ")?.1.split(',').next()?.parse().ok()
 }
 
 /// A server that was recovered as a manual says.

@@ -7,6 +7,7 @@ use lifeboat::system::postgres::wal::BadSegment;
 use lifeboat::system::postgres::wal::read::{Damage, Fact, Flaw, Source};
 
 use super::archive::{Told, Written, walk};
+use crate::support::Numbers;
 
 /// The segments of the first timeline, for spoiling.
 struct Archive {
@@ -207,16 +208,6 @@ fn crossing(archive: &Archive) {
     assert_eq!(told.damage[0], Damage::Zeroed { name: archive.names[first + 1].clone() });
     assert!(told.segments[first].unfinished.is_some());
     assert!(told.segments.iter().any(|joined| joined.segment == whole.segments[next].segment && joined.records > 0));
-}
-
-/// A deterministic stream of numbers.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % limit
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
