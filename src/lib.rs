@@ -14,6 +14,7 @@
 //! | 0 | [`clock`] | the only room that reads time or sleeps |
 //! | 0 | [`secret`] | values that never print, and the redactor that knows them |
 //! | 0 | [`digest`] | hashes of stored bytes |
+//! | 0 | [`mutant`] | defences that the tests may take away; nothing in the program that people use |
 //! | 1 | [`document`] | files that people write: spanned TOML, schema, problems with line, caret and hint |
 //! | 1 | [`event`] | what happened ([`event::Event`]) and what the operator wants ([`event::Command`]) |
 //! | 2 | [`runbook`] | the file as written → a model that cannot be invalid, every problem with line and caret |
@@ -55,6 +56,7 @@ pub mod engine;
 pub mod event;
 pub mod inventory;
 pub mod journal;
+pub mod mutant;
 pub mod process;
 pub mod recovery;
 pub mod replay;

@@ -9,6 +9,7 @@ mod postgres;
 mod recordings;
 mod redis;
 mod report;
+mod rows;
 mod s3;
 mod sandbox;
 mod silent;

@@ -1,0 +1,171 @@
+//! The threats of a restore, a test for each, and the proof that each test would notice.
+//!
+//! A row's tests are called `row_NN_…`, wherever they live. A mutant takes one defence away (`src/mutant.rs`); the tests of
+//! its row run again in a process of their own and have to fail, with the words that name what went wrong: a test that
+//! fails because a server did not start proves nothing.
+//!
+//! `cargo test --features mutants`, as in `tests/run`, runs both.
+
+mod record;
+
+use std::path::Path;
+
+use crate::support::checkout;
+
+/// A threat: its number, what can go wrong, what stands against it, and why no mutant could be built where there is none.
+struct Row {
+    number: u8,
+    threat: &'static str,
+    defence: &'static str,
+    without_mutant: Option<&'static str>,
+}
+
+const fn row(number: u8, threat: &'static str, defence: &'static str) -> Row {
+    Row { number, threat, defence, without_mutant: None }
+}
+
+const ROWS: &[Row] = &[
+    row(
+        1,
+        "restoring over the primary",
+        "a target is empty or carries our marker, its name is typed, no flag forces it",
+    ),
+    row(
+        2,
+        "wrong host or environment",
+        "a target's identity is several independent facts, looked at again right before each destructive step",
+    ),
+    row(
+        3,
+        "wrong recovery target",
+        "an offset is mandatory, and what was replayed is compared with the target afterwards",
+    ),
+    row(4, "the old primary still takes writes", "a write is proven to fail before promotion; unknown stops"),
+    row(
+        5,
+        "a clone archives into production's archive",
+        "everything restored starts with archive_mode off, and is asked for it again",
+    ),
+    row(6, "smoke tests hit production", "they resolve restored systems only; a source's address is refused"),
+    row(
+        7,
+        "Redis restored empty",
+        "loaded without the AOF, its keys counted, then the AOF turned on; the backup is copied",
+    ),
+    row(8, "injection through variables", "argument lists, bind parameters, variables to scripts by environment only"),
+    row(9, "archives with `..`, links, devices, bombs", "extraction beneath the target only, refusals, caps"),
+    row(
+        10,
+        "secrets in journal, recording, report, process list",
+        "a type that never prints, files and descriptors, redaction before the journal",
+    ),
+    row(11, "terminal escapes in output", "one sanitising sink for every view; raw bytes stay in the blob"),
+    row(12, "journal or report altered later", "hash chain, signed head, a signature a role"),
+    row(13, "clock steps, daylight saving, suspend", "durations by boot time and boot id; wall time is a label"),
+    row(14, "signing key missing, or its agent dies", "unsigned is said, never implied"),
+    row(15, "an object swapped between look and read", "version and digest pinned; created only where nothing is"),
+    row(
+        16,
+        "an approval replayed on another drill",
+        "the statement holds run, nonce, environment, and the previous statement's hash",
+    ),
+    row(17, "TLS not verified", "a verifying connector; plaintext to loopback and sockets, or by a written word"),
+    row(18, "running as root", "servers run as an unprivileged user; umask 077"),
+    row(19, "two operators start the same drill", "a lock on the target, and a lease with a fencing token"),
+    row(20, "the line drops", "the engine has its own session; a view comes back without loss"),
+    row(21, "ctrl-C", "the first asks, the second ends; the outcome is recorded, the terminal given back"),
+    row(22, "full disk, failed fsync", "a reserve is kept; any fsync error ends the run before its next effect"),
+    row(23, "kill -9, out of memory, power loss", "the journal is ahead of each effect; a step in doubt is reconciled"),
+    row(24, "hung commands and their grandchildren", "deadlines; the whole group ends"),
+    row(
+        25,
+        "gigabytes of output, broken text, a tiny terminal",
+        "bounded ring, capped blobs, a lossy view over raw bytes",
+    ),
+];
+
+/// Rows whose tests are still to be written.
+const TO_DO: &[u8] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25];
+
+/// One line a mutant: `test_name: "the row's tests" without "defence" (what goes missing) says "words of the failure"`.
+macro_rules! mutants {
+    ($($(#[$attribute:meta])* $id:ident: $tests:literal without $defence:literal ($missing:literal) says $said:literal;)*) => {
+        /// The tests that have to fail, the defence as its hook in the source calls it, and what goes missing.
+        const MUTANTS: &[(&str, &str, &str)] = &[$(($tests, $defence, $missing)),*];
+
+        $(
+            #[cfg(feature = "mutants")]
+            #[test]
+            $(#[$attribute])*
+            fn $id() {
+                fails_without($tests, $defence, $said);
+            }
+        )*
+    };
+}
+
+mutants! {
+    a_journal_without_its_chain: "row_12_" without "12" ("the digest of the line before") says "altered in silence";
+}
+
+/// Runs the tests of a row in a process of its own with one defence missing: one of them has to fail, in these words.
+#[cfg(feature = "mutants")]
+fn fails_without(tests: &str, defence: &str, said: &str) {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([tests, "--include-ignored", "--test-threads=2", "--skip", "rows::every_row"])
+        .env("LIFEBOAT_MUTANT", defence)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!text.contains("running 0 tests"), "no test is called {tests}");
+    assert!(!output.status.success(), "{tests} passes without the defence {defence}:\n{text}");
+    assert!(text.contains(said), "{tests} fails without the defence {defence}, but not by saying {said:?}:\n{text}");
+}
+
+/// The text of every source file below a folder of the checkout.
+fn sources(folder: &str) -> Vec<String> {
+    fn read(directory: &Path, texts: &mut Vec<String>) {
+        for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.extension() {
+                None => read(&path, texts),
+                Some(extension) if extension == "rs" => texts.push(std::fs::read_to_string(path).unwrap()),
+                Some(_) => {}
+            }
+        }
+    }
+    let mut texts = Vec::new();
+    read(&checkout().join(folder), &mut texts);
+    texts
+}
+
+#[test]
+fn every_row_has_a_test_and_every_defence_a_mutant() {
+    let tests = [sources("tests/it"), sources("src")].concat();
+    let hooks = sources("src").concat();
+    let mut wrong = Vec::new();
+    for (expected, row) in (1..).zip(ROWS) {
+        assert_eq!(row.number, expected, "the rows are in order, none is left out");
+        if TO_DO.contains(&row.number) {
+            continue;
+        }
+        let Row { number, threat, defence, .. } = row;
+        if !tests.iter().any(|text| text.contains(&format!("fn row_{number:02}_"))) {
+            wrong.push(format!("row {number} ({threat}) has no test"));
+        }
+        let mutants = MUTANTS.iter().filter(|(tests, ..)| tests.starts_with(&format!("row_{number:02}_"))).count();
+        if (mutants == 0) != row.without_mutant.is_some() {
+            wrong.push(format!(
+                "row {number} ({defence}) has {mutants} mutants, and the reason: {:?}",
+                row.without_mutant
+            ));
+        }
+    }
+    for (tests, defence, missing) in MUTANTS {
+        if !hooks.contains(&format!("mutant::removes(\"{defence}\")")) {
+            wrong.push(format!(
+                "nothing in src/ takes the defence {defence} ({missing}) away, which {tests} should notice"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
