@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use futures::future::BoxFuture;
 
-use crate::event::{Answer, Ask, Failure, Outcome, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
+use crate::event::{Answer, Ask, Failure, History, Outcome, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 use crate::inventory::SystemDetail;
 use crate::recovery;
 use crate::system::postgres::{SourceEnd, source_end};
@@ -163,6 +163,11 @@ impl RecoveryChoose {
             recovery::exposure(window, system, ends.get(system).copied())
         });
         outcome.measures.extend(exposures);
+        for found in &window.systems {
+            let SystemWindow::Postgres { system, history: Some(history), .. } = found else { continue };
+            outcome = outcome.fact(&format!("segments_read.{system}"), history.read);
+            outcome = outcome.fact(&format!("index_kept.{system}"), history.not_kept.is_none());
+        }
         match serde_json::to_value(&point) {
             Ok(value) => context.sink.set("recovery_point", value).await,
             Err(error) => return Outcome::failed(Failure::new("the recovery point cannot be recorded", error)),
@@ -178,7 +183,7 @@ const STRAGGLERS: &str = "they stand behind the first commit past it, and recove
 async fn say_window(context: &Context, window: &Window) {
     for found in &window.systems {
         match found {
-            SystemWindow::Postgres { system, backups, coverage, gaps, warnings, .. } => {
+            SystemWindow::Postgres { system, backups, coverage, gaps, history, warnings, .. } => {
                 for backup in backups {
                     let stopped = backup.stopped.format("%Y-%m-%d %H:%M:%S UTC");
                     let line = format!("{system}: base backup {} of {stopped}, {} bytes", backup.label, backup.bytes);
@@ -195,6 +200,16 @@ async fn say_window(context: &Context, window: &Window) {
                     let line =
                         format!("{system}: GAP, {} segments are missing from {}", gap.segments, gap.first_missing);
                     context.sink.say(line).await;
+                }
+                if let Some(history) = history {
+                    let History { commits, from, to, segments, read, not_kept, .. } = &**history;
+                    let line = format!(
+                        "{system}: {commits} commits from {from} to {to}; {read} of {segments} segments were read"
+                    );
+                    context.sink.say(line).await;
+                    if let Some(why) = not_kept {
+                        context.sink.say(format!("{system}: what they say is not kept for the next look: {why}")).await;
+                    }
                 }
                 for warning in warnings {
                     context.sink.say(format!("{system}: {warning}")).await;

@@ -158,34 +158,48 @@ fn judge(window: &Window, point: &RecoveryPoint, measured: &Measured, json: bool
 fn print(window: &Window) {
     for found in &window.systems {
         match found {
-            SystemWindow::Postgres { system, backups, coverage, gaps, restore_points, history, warnings, .. } => {
+            SystemWindow::Postgres {
+                system,
+                backups,
+                coverage,
+                gaps,
+                forks,
+                restore_points,
+                history,
+                warnings,
+                ..
+            } => {
                 println!("{system} (PostgreSQL)");
                 for backup in backups {
                     println!(
-                        "  ■ base backup {}  ended {}  {} bytes, {} stored  timeline {}  from {}",
+                        "  ■ base backup {}  ended {}  {} bytes, {} stored  timeline {}  from {} ({})",
                         backup.label,
                         time(backup.stopped),
                         backup.bytes,
                         backup.stored_bytes,
                         backup.timeline,
-                        backup.stop_lsn
+                        backup.stop_lsn,
+                        backup.basis
                     );
                 }
                 for run in coverage {
                     let until = run.to_time.map_or_else(String::new, |at| format!("  archived until {}", time(at)));
                     println!(
-                        "  ━ WAL {} … {}  timeline {}  {} → {}{until}",
-                        run.first_segment, run.last_segment, run.timeline, run.from, run.to
+                        "  ━ WAL {} … {}  timeline {}  {} → {}{until} ({})",
+                        run.first_segment, run.last_segment, run.timeline, run.from, run.to, run.basis
                     );
                 }
                 for gap in gaps {
                     println!(
-                        "  ✗ GAP {} … {}  timeline {}  {} segments are missing",
-                        gap.first_missing, gap.last_missing, gap.timeline, gap.segments
+                        "  ✗ GAP {} … {}  timeline {}  {} segments are missing ({})",
+                        gap.first_missing, gap.last_missing, gap.timeline, gap.segments, gap.basis
                     );
                 }
+                for fork in forks {
+                    println!("  ⑂ timeline {} left {} at {} ({})", fork.timeline, fork.parent, fork.at, fork.basis);
+                }
                 for point in restore_points {
-                    println!("  ◆ restore point {}  {}  {}", point.name, time(point.at), point.lsn);
+                    println!("  ◆ restore point {}  {}  {} ({})", point.name, time(point.at), point.lsn, point.basis);
                 }
                 if let Some(history) = history {
                     print_history(history);
@@ -199,11 +213,12 @@ fn print(window: &Window) {
                 println!("{system} (Redis)");
                 for snapshot in snapshots {
                     println!(
-                        "  ○ snapshot {}  {}  {} keys, {} bytes",
+                        "  ○ snapshot {}  {}  {} keys, {} bytes ({})",
                         snapshot.label,
                         time(snapshot.at),
                         snapshot.keys,
-                        snapshot.bytes
+                        snapshot.bytes,
+                        snapshot.basis
                     );
                 }
                 for range in aof {
@@ -212,10 +227,11 @@ fn print(window: &Window) {
                         None => "shipped from a server that was down".to_owned(),
                     };
                     println!(
-                        "  ━ AOF {}  {} → {} (observed)  {told}  {} commands, {} bytes",
+                        "  ━ AOF {}  {} → {} ({})  {told}  {} commands, {} bytes",
                         range.label,
                         time(range.from),
                         time(range.to),
+                        range.basis,
                         range.commands,
                         range.bytes
                     );
@@ -235,9 +251,12 @@ fn print_history(history: &History) {
     let from = first.map_or_else(String::new, |at| format!("  from {}", time(at)));
     let to = history.to_time.map_or_else(String::new, |at| format!("  to {}", time(at)));
     println!(
-        "  ∿ {} commits read in {} → {}  timeline {}{from}{to}",
-        history.commits, history.from, history.to, history.timeline
+        "  ∿ {} commits in {} → {}  timeline {}{from}{to} (observed; {} of {} segments read, the others by their index)",
+        history.commits, history.from, history.to, history.timeline, history.read, history.segments
     );
+    if let Some(why) = &history.not_kept {
+        println!("    the index is not kept, and the next look reads them again: {why}");
+    }
     for suspect in &history.suspects {
         println!("  ▲ suspect  {}  xid {}  {}  {suspect}", time(suspect.at), suspect.xid, suspect.lsn);
     }

@@ -28,6 +28,15 @@ pub struct History {
     /// Why reading ended before the last segment: damaged or missing WAL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
+    /// Segments of WAL that this is of.
+    #[serde(default)]
+    pub segments: u64,
+    /// Of them, those that were read for it; what the others say was kept from an earlier look.
+    #[serde(default)]
+    pub read: u64,
+    /// Why the next look will read the same again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_kept: Option<String>,
 }
 
 /// Commits and bytes of WAL by time, in steps of one length.

@@ -5,6 +5,7 @@ mod ask;
 mod history;
 mod outcome;
 mod point;
+pub mod u64_text;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

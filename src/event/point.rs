@@ -8,6 +8,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::history::{History, Resolved};
+use super::u64_text;
 
 /// A position in PostgreSQL's WAL, written `0/4A2F11C8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -127,14 +128,25 @@ pub fn parse_time(text: &str) -> Result<DateTime<Utc>, ParseTargetError> {
 }
 
 /// How a fact is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Basis {
     /// Lifeboat looked at the bytes.
     Observed,
-    /// Another program said so.
+    /// Another program said so: the store that lists an object, the server that wrote a file.
     Reported,
+    #[default]
     Assumed,
+}
+
+impl fmt::Display for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Observed => "observed",
+            Self::Reported => "reported",
+            Self::Assumed => "assumed",
+        })
+    }
 }
 
 /// A PostgreSQL base backup as found in the store.
@@ -175,6 +187,9 @@ pub struct Coverage {
     /// When the first and the last segment were archived.
     pub from_time: Option<DateTime<Utc>>,
     pub to_time: Option<DateTime<Utc>>,
+    /// Reported by the store's listing, until all of it was read.
+    #[serde(default)]
+    pub basis: Basis,
 }
 
 /// WAL that is not there, between WAL that is.
@@ -185,6 +200,8 @@ pub struct Gap {
     pub first_missing: String,
     pub last_missing: String,
     pub segments: u64,
+    #[serde(default)]
+    pub basis: Basis,
 }
 
 /// A timeline's beginning: it left `parent` at `at`.
@@ -194,6 +211,9 @@ pub struct Fork {
     pub timeline: u32,
     pub parent: u32,
     pub at: Lsn,
+    /// Reported by the archive's history files, until the WAL itself was read to say so.
+    #[serde(default)]
+    pub basis: Basis,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,6 +222,8 @@ pub struct RestorePoint {
     pub name: String,
     pub at: DateTime<Utc>,
     pub lsn: Lsn,
+    #[serde(default)]
+    pub basis: Basis,
 }
 
 /// A Redis snapshot as found in the store.
@@ -333,19 +355,6 @@ pub struct AofPoint {
     pub at: DateTime<Utc>,
     /// It is cut there, so that no later write is there. Otherwise it is loaded to its end.
     pub cut: bool,
-}
-
-/// A u64 that would lose digits as a JSON number.
-mod u64_text {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use chrono::{DateTime, Utc};
 
 use super::refusal::Refusal;
 use crate::event::{Failure, Lsn, RecoveryTarget, Resolved};
+use crate::system::postgres::wal::Summary;
 use crate::system::postgres::wal::read::{Fact, Listed, Source, Step, Walk};
 
 /// A system's WAL, with enough known of each segment to find the one that a target lies in.
@@ -63,47 +64,40 @@ struct Kept {
 
 impl Kept {
     fn take(&mut self, fact: &Fact) {
+        self.record = fact.settles().or(self.record);
         match fact {
             Fact::Commit(commit) => {
                 self.commits += 1;
                 self.commit = Some((commit.xid, commit.time));
                 self.ended = Some(commit.time);
-                self.record = Some((commit.lsn, commit.end));
             }
-            Fact::Abort(abort) => {
-                self.ended = Some(abort.time);
-                self.record = Some((abort.lsn, abort.end));
-            }
-            Fact::Prepared(prepared) => self.record = Some((prepared.lsn, prepared.end)),
-            Fact::RestorePoint { lsn, end, .. } => self.record = Some((*lsn, *end)),
+            Fact::Abort(abort) => self.ended = Some(abort.time),
             _ => {}
         }
+    }
+
+    /// As [`Self::take`], of a whole segment.
+    fn take_all(&mut self, summary: &Summary) {
+        self.record = summary.settles.or(self.record);
+        if let Some(span) = &summary.commits {
+            self.commits += span.number;
+            self.commit = Some((span.last.xid, span.last.time));
+        }
+        self.ended = summary.ends.map(|ends| ends.last).or(self.ended);
     }
 }
 
 impl Mark {
-    pub fn next(&self) -> Self {
-        Self { kept: self.kept, ..Self::default() }
-    }
-
-    pub fn take(&mut self, fact: &Fact) {
-        self.kept.take(fact);
-        let mut widen = |xid: u32| {
-            let (low, high) = self.xids.unwrap_or((xid, xid));
-            self.xids = Some((low.min(xid), high.max(xid)));
-        };
-        match fact {
-            Fact::Commit(commit) => {
-                commit.subtransactions.iter().copied().chain([commit.xid]).for_each(&mut widen);
-                self.latest = self.latest.max(Some(commit.time));
-                self.earliest = Some(self.earliest.map_or(commit.time, |earliest| earliest.min(commit.time)));
-            }
-            Fact::Abort(abort) => {
-                abort.subtransactions.iter().copied().chain([abort.xid]).for_each(&mut widen);
-                self.latest = self.latest.max(Some(abort.time));
-            }
-            Fact::RestorePoint { .. } => self.names = true,
-            _ => {}
+    /// Of the segment behind `before`.
+    pub fn of(summary: &Summary, before: Option<&Self>) -> Self {
+        let mut kept = before.map_or_else(Kept::default, |before| before.kept);
+        kept.take_all(summary);
+        Self {
+            latest: summary.ends.map(|ends| ends.latest),
+            earliest: summary.commits.as_ref().map(|span| span.earliest),
+            xids: summary.ends.map(|ends| (ends.low, ends.high)),
+            names: summary.restore_points > 0,
+            kept,
         }
     }
 }
@@ -155,13 +149,16 @@ impl Exact {
         self.marks.last().and_then(|mark| mark.kept.record).map_or(self.end, |(lsn, _)| lsn)
     }
 
-    /// The segments that may hold the target's place, or, where that is a time, commits that belong before it.
-    fn window(&self, target: &RecoveryTarget, inclusive: bool) -> std::ops::Range<usize> {
-        let first = self.marks.iter().position(|mark| may_hold(mark, target, inclusive)).unwrap_or(self.marks.len());
-        let RecoveryTarget::Time { time } = target else { return first..self.marks.len() };
+    /// The segments that may hold the target's place, and, where that is a time, commits that belong before it.
+    fn candidates(&self, target: &RecoveryTarget, inclusive: bool) -> Vec<Range<usize>> {
+        let holds = |index: &usize| may_hold(&self.marks[*index], target, inclusive);
+        let RecoveryTarget::Time { time } = target else {
+            return (0..self.marks.len()).filter(holds).map(|index| index..index + 1).collect();
+        };
+        let first = (0..self.marks.len()).find(holds);
         let early = |mark: &Mark| mark.earliest.is_some_and(|at| if inclusive { at <= *time } else { at < *time });
-        let last = self.marks.iter().rposition(early).map_or(first, |last| last.max(first));
-        first..self.marks.len().min(last + 1)
+        let last = self.marks.iter().rposition(early);
+        first.into_iter().map(|first| first..last.map_or(first, |last| last.max(first)) + 1).collect()
     }
 
     /// What lies behind the end of what could be read cannot be promised.
@@ -245,17 +242,29 @@ impl Exact {
     }
 
     fn find(&self, target: &RecoveryTarget, inclusive: bool) -> Result<Found, Failure> {
-        let mut found = Found::default();
-        let window = self.window(target, inclusive);
-        if let Some(before) = window.start.checked_sub(1).and_then(|index| self.marks.get(index)) {
-            found.kept = before.kept;
+        for segments in self.candidates(target, inclusive) {
+            let before = segments.start.checked_sub(1).and_then(|index| self.marks.get(index));
+            let kept = before.map_or_else(Kept::default, |mark| mark.kept);
+            let found = self.look(segments, Found { kept, ..Found::default() }, target, inclusive)?;
+            if found.at.is_some() {
+                return Ok(found);
+            }
         }
-        if *target == RecoveryTarget::Latest || window.is_empty() {
-            return Ok(found);
-        }
+        Ok(Found::default())
+    }
+
+    /// Reads some segments, and of the next what belongs to their last record.
+    fn look(
+        &self,
+        segments: Range<usize>,
+        mut found: Found,
+        target: &RecoveryTarget,
+        inclusive: bool,
+    ) -> Result<Found, Failure> {
+        let last = self.listed[segments.end - 1].segment;
         let walk = Walk {
             source: &self.source,
-            segments: self.listed.get(window).unwrap_or_default(),
+            segments: &self.listed[segments.start..],
             system_identifier: self.system_identifier,
             threads: NonZeroUsize::MIN,
             state: None,
@@ -269,7 +278,7 @@ impl Exact {
                     return ControlFlow::Break(());
                 }
             }
-            ControlFlow::Continue(())
+            if joined.segment == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         walk.run(visit).map_err(|error| Failure::new("the WAL in the archive cannot be read", error))?;
         Ok(found)

@@ -3,24 +3,28 @@
 //! [`collect`] looks into the buckets; everything else is pure: the same window gives the same answer, in a test, in a
 //! drill, and in a replay.
 
+mod archive;
 mod collect;
 mod cost;
 mod exact;
 mod exposure;
 mod history;
 mod lineage;
+mod look;
 mod plan;
 mod rates;
 mod refusal;
 mod settle;
 mod suspects;
+mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use collect::{Looked, bucket_of, collect, look};
+pub use collect::{bucket_of, collect};
 pub use cost::{Cost, cost, plan_of, stops_before, tables_behind};
 pub use exact::Exact;
 pub use exposure::exposure;
+pub use look::{Looked, look};
 pub use plan::{Plan, Wanted, plan};
 pub use refusal::Refusal;
 pub use settle::{settle, skews};

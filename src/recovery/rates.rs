@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 
-use crate::event::Rate;
+use crate::event::{Lsn, Rate};
+use crate::system::postgres::wal::{CommitAt, Pace, Span};
 
 /// Steps of the coarse rate, at most; it takes longer steps when it has more.
 const STEPS: usize = 1024;
@@ -10,68 +11,105 @@ const STEPS: usize = 1024;
 /// Around the anchor, each way: the length of the finer rates, and of their steps, in milliseconds.
 const FINE: [(i64, u64); 2] = [(30 * 60_000, 1_000), (60_000, 100)];
 
-/// Rates under construction. Commit times run back by a few milliseconds now and then; a commit before the first step
-/// counts in it.
+/// Rates under construction, from the seconds of each segment; the commits themselves are asked for only where a step is
+/// finer. Commit times run back by a few milliseconds now and then; a commit before the first step counts in it.
 pub struct Rates {
     coarse: Option<Rate>,
     fine: Vec<Rate>,
-    bytes: u64,
+    /// Where the WAL begins, and then the end of the last commit.
+    end: Lsn,
 }
 
 impl Rates {
     /// `anchor` is where a person will look: the incident, else the end.
-    pub fn around(anchor: Option<DateTime<Utc>>) -> Self {
+    pub fn around(anchor: Option<DateTime<Utc>>, from: Lsn) -> Self {
         let fine = anchor.into_iter().flat_map(|anchor| FINE.map(|(reach, step_ms)| rate(anchor, reach, step_ms)));
-        Self { coarse: None, fine: fine.collect(), bytes: 0 }
+        Self { coarse: None, fine: fine.collect(), end: from }
     }
 
-    /// `bytes` of WAL lie before its end.
-    pub fn commit(&mut self, at: DateTime<Utc>, bytes: u64) {
-        let more = bytes.saturating_sub(self.bytes);
-        self.bytes += more;
-        let whole = at.duration_trunc(TimeDelta::seconds(1)).unwrap_or(at);
+    /// Takes the next segment: its commits, these by the second, and where to get them one by one.
+    pub fn segment<E>(
+        &mut self,
+        span: &Span,
+        pace: &[Pace],
+        commits: impl FnOnce() -> Result<Vec<CommitAt>, E>,
+    ) -> Result<(), E> {
+        // What lies between the segments is the first commit's.
+        let before = span.first.end.0.saturating_sub(self.end.0);
+        let start = std::mem::replace(&mut self.end, span.last.end);
+        let first = span.first.time.timestamp();
+        let seconds: Vec<(DateTime<Utc>, u64, u64)> = pace
+            .iter()
+            .map(|pace| {
+                let at = DateTime::from_timestamp(pace.second, 0).unwrap_or_default();
+                (at, pace.commits, pace.bytes + if pace.second == first { before } else { 0 })
+            })
+            .collect();
         let coarse = self.coarse.get_or_insert_with(|| Rate {
-            from: whole,
+            from: DateTime::from_timestamp(first, 0).unwrap_or_default(),
             step_ms: 1_000,
             commits_before: 0,
             bytes_before: 0,
             commits: Vec::new(),
             bytes: Vec::new(),
         });
-        loop {
-            let index = index(coarse, at).unwrap_or(0);
-            if index < STEPS {
-                let length = coarse.commits.len().max(index + 1);
-                coarse.commits.resize(length, 0);
-                coarse.bytes.resize(length, 0);
-                coarse.commits[index] += 1;
-                coarse.bytes[index] += more;
-                break;
-            }
-            coarse.step_ms *= 2;
-            for counts in [&mut coarse.commits, &mut coarse.bytes] {
-                *counts = counts.chunks(2).map(|pair| pair.iter().sum()).collect();
-            }
-        }
+        seconds.iter().for_each(|(at, commits, bytes)| grow(coarse, *at, *commits, *bytes));
+        let mut commits = Some(commits);
         for fine in &mut self.fine {
-            match index(fine, at) {
-                None => {
-                    fine.commits_before += 1;
-                    fine.bytes_before += more;
+            // Whole seconds are enough where its steps are, and for what lies before them.
+            if fine.step_ms >= 1_000 || span.latest < fine.from {
+                seconds.iter().for_each(|(at, commits, bytes)| add(fine, *at, *commits, *bytes));
+            } else if span.earliest < fine.to()
+                && let Some(commits) = commits.take()
+            {
+                let mut end = start;
+                for commit in commits()? {
+                    add(fine, commit.time, 1, commit.end.0.saturating_sub(end.0));
+                    end = commit.end;
                 }
-                Some(index) if index < fine.commits.len() => {
-                    fine.commits[index] += 1;
-                    fine.bytes[index] += more;
-                }
-                Some(_) => {}
             }
         }
+        Ok(())
     }
 
     /// The coarse one first; fine ones that hold nothing are left out.
     pub fn finish(self) -> Vec<Rate> {
         let fine = self.fine.into_iter().filter(|rate| rate.commits.iter().any(|commits| *commits > 0));
         self.coarse.into_iter().chain(fine).collect()
+    }
+}
+
+/// Counts in a rate that grows at its end.
+fn grow(rate: &mut Rate, at: DateTime<Utc>, commits: u64, bytes: u64) {
+    loop {
+        let index = index(rate, at).unwrap_or(0);
+        if index < STEPS {
+            let length = rate.commits.len().max(index + 1);
+            rate.commits.resize(length, 0);
+            rate.bytes.resize(length, 0);
+            rate.commits[index] += commits;
+            rate.bytes[index] += bytes;
+            return;
+        }
+        rate.step_ms *= 2;
+        for counts in [&mut rate.commits, &mut rate.bytes] {
+            *counts = counts.chunks(2).map(|pair| pair.iter().sum()).collect();
+        }
+    }
+}
+
+/// Counts in a rate of a fixed length.
+fn add(rate: &mut Rate, at: DateTime<Utc>, commits: u64, bytes: u64) {
+    match index(rate, at) {
+        None => {
+            rate.commits_before += commits;
+            rate.bytes_before += bytes;
+        }
+        Some(index) if index < rate.commits.len() => {
+            rate.commits[index] += commits;
+            rate.bytes[index] += bytes;
+        }
+        Some(_) => {}
     }
 }
 
@@ -89,38 +127,4 @@ fn index(rate: &Rate, at: DateTime<Utc>) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn time(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_month_has_as_many_steps_as_a_minute_and_loses_no_commit() {
-        let begin = time("2026-10-21T10:00:00Z");
-        let mut rates = Rates::around(Some(time("2026-11-20T10:00:00.5Z")));
-        let total = 31 * 24 * 60;
-        for minute in 0..total {
-            rates.commit(begin + TimeDelta::minutes(minute), (minute as u64 + 1) * 100);
-        }
-        let rates = rates.finish();
-        assert!(rates[0].commits.len() <= STEPS);
-        for rate in &rates[..1] {
-            assert_eq!(rate.commits.iter().sum::<u64>(), total as u64);
-            assert_eq!(rate.bytes.iter().sum::<u64>(), total as u64 * 100);
-        }
-        // The fine one knows what lies before it.
-        let (commits, bytes) = rates[1].before(time("2026-11-20T10:00:00Z")).unwrap();
-        assert_eq!((commits, bytes), (30 * 24 * 60, 30 * 24 * 60 * 100));
-    }
-
-    #[test]
-    fn a_time_that_runs_back_counts_all_the_same() {
-        let mut rates = Rates::around(None);
-        rates.commit(time("2026-11-21T10:00:01Z"), 10);
-        rates.commit(time("2026-11-21T10:00:00.9Z"), 20);
-        let rates = rates.finish();
-        assert_eq!((rates[0].commits.clone(), rates[0].bytes.clone()), (vec![2], vec![20]));
-    }
-}
+mod tests;

@@ -37,6 +37,8 @@ pub enum Refusal {
     Unfinished { system: String, name: String, end: Lsn, last: Lsn },
     #[error("the commit of {system} at that very time stands behind later ones")]
     OutOfOrder { system: String, xid: u32 },
+    #[error("{system} has several restore points of that name")]
+    SameName { system: String, name: String, places: Vec<Lsn> },
     #[error("the transaction was rolled back on {system}")]
     RolledBack { system: String },
     #[error("{system} has no snapshot or append-only file from before the target")]
@@ -97,6 +99,10 @@ impl Refusal {
                     "transaction {xid} took its time before it came to write, and recovery follows the order of the WAL"
                 )
             }
+            Self::SameName { name, places, .. } => {
+                let places: Vec<String> = places.iter().map(Lsn::to_string).collect();
+                format!("{name} stands at {}", places.join(", "))
+            }
             Self::RolledBack { .. } => "it changed nothing that anybody saw".to_owned(),
             Self::NoSnapshot { earliest: Some(earliest), .. } => {
                 format!("the earliest is of {}", earliest.format("%Y-%m-%d %H:%M:%S%.3f UTC"))
@@ -139,6 +145,7 @@ impl Refusal {
             }
             Self::NotProven { .. } => "choose `latest` for all there is, or bring what the source has not archived",
             Self::OutOfOrder { .. } | Self::Unfinished { .. } => "choose a place in the WAL",
+            Self::SameName { .. } => "choose one of them by its place, `lsn:…` inclusive",
             Self::RolledBack { .. } => "choose another transaction, or a time",
             Self::NoSnapshot { .. } => "choose a later target, or leave this system out",
         }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::tables::Tables;
 use crate::event::{Deed, Suspect, What};
-use crate::system::postgres::Names;
-use crate::system::postgres::wal::read::{Commit, Relation, Work};
+use crate::system::postgres::wal;
+use crate::system::postgres::wal::read::{Relation, Work};
 
 /// Suspects that are told.
 const MOST: usize = 64;
@@ -13,7 +14,7 @@ const MOST: usize = 64;
 const FIRST_NORMAL: u32 = 16_384;
 
 /// A commit that dropped, emptied or rewrote a table, or changed many rows of one; `commits_before` were before it.
-pub fn suspect(commit: &Commit, commits_before: u64, names: &Names) -> Option<Suspect> {
+pub fn suspect(commit: &wal::Suspect, commits_before: u64, names: &Tables) -> Option<Suspect> {
     let mut deeds: BTreeMap<(What, String), u64> = BTreeMap::new();
     let mut add = |what, table: String, count| *deeds.entry((what, table)).or_default() += count;
     let user = |relation: &&Relation| relation.number >= FIRST_NORMAL;
@@ -21,7 +22,7 @@ pub fn suspect(commit: &Commit, commits_before: u64, names: &Names) -> Option<Su
     let made = commit.work.created.len();
     let what = match (made, commit.work.counts.inserts) {
         (0, _) => What::Drops,
-        (_, 0) if made >= commit.dropped.len() => What::Truncates,
+        (_, 0) if made as u64 >= commit.dropped_in_all => What::Truncates,
         _ => What::Rewrites,
     };
     let dropped: Vec<&Relation> = commit.dropped.iter().filter(user).collect();

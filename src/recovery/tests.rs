@@ -41,6 +41,7 @@ fn run(timeline: u32, from: u64, to: u64, from_time: &str, to_time: &str) -> Cov
         stored_bytes: (to - from) * 10,
         from_time: Some(time(from_time)),
         to_time: Some(time(to_time)),
+        basis: Basis::Reported,
     }
 }
 
@@ -185,7 +186,7 @@ fn another_cluster_s_backup_is_refused() {
 
 #[test]
 fn a_timeline_is_followed_by_its_number() {
-    let fork = Fork { timeline: 2, parent: 1, at: Lsn(7 * SEGMENT + 0x500) };
+    let fork = Fork { timeline: 2, parent: 1, at: Lsn(7 * SEGMENT + 0x500), basis: Basis::Reported };
     let runs = vec![run(1, 1, 8, "02:00:00", "09:40:00"), run(2, 7, 12, "09:45:00", "10:30:00")];
     let failed_over = window(vec![backup("new", 1, 5, "09:00:00")], runs, vec![fork]);
     // Behind the old primary's end only the new timeline leads there.
@@ -208,7 +209,7 @@ fn a_timeline_is_followed_by_its_number() {
 
 #[test]
 fn a_branch_that_left_before_the_backup_does_not_lead_from_it() {
-    let fork = Fork { timeline: 2, parent: 1, at: Lsn(4 * SEGMENT) };
+    let fork = Fork { timeline: 2, parent: 1, at: Lsn(4 * SEGMENT), basis: Basis::Reported };
     let runs = vec![run(1, 1, 10, "02:00:00", "10:06:00"), run(2, 4, 20, "08:00:00", "11:00:00")];
     let polluted = window(vec![backup("new", 1, 5, "09:00:00")], runs, vec![fork]);
     assert_eq!(ask(&polluted, RecoveryTarget::Latest).unwrap().restore.timeline, 1);
@@ -257,8 +258,12 @@ fn told(mut window: Window) -> Window {
             commits_before: 40,
         }],
         stopped: None,
+        segments: 1,
+        read: 1,
+        not_kept: None,
     }));
-    restore_points.push(RestorePoint { name: "release".to_owned(), at: time("10:00:20"), lsn: place(20) });
+    let (at, lsn) = (time("10:00:20"), place(20));
+    restore_points.push(RestorePoint { name: "release".to_owned(), at, lsn, basis: Basis::Observed });
     window
 }
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use lifeboat::clock::boot_now;
 use lifeboat::process::{Account, postgres_bin};
-use lifeboat::store::Bucket;
+use lifeboat::store::{Bucket, Object};
 use lifeboat::system::postgres::wal::read::{Fact, Listed, Source, Step, Walk};
-use lifeboat::system::postgres::wal::{Index, Segment, Survey, push};
+use lifeboat::system::postgres::wal::{Found, Index, Indexes, Segment, Stored, Survey, Surveyed, push};
+use tokio::runtime::Runtime;
 
 use crate::median;
 
@@ -90,20 +91,13 @@ fn index(place: &Place) {
         Bucket::open(&format!("file://{}", path.display()), "").expect("the bucket")
     };
     let bucket = open("bucket");
-    let survey = |bucket: &Bucket| {
-        let threads = NonZeroUsize::new(2).expect("two");
-        let survey = Survey { bucket: bucket.clone(), forks: Vec::new(), threads, keep: true };
-        let began = boot_now();
-        let surveyed = runtime.block_on(survey.run()).expect("the archive is readable");
-        (boot_now() - began, surveyed)
-    };
     let plain = Source::Directory(place.0.join("wal")).list().expect("the WAL is listed");
     for listed in &plain {
         runtime.block_on(push(&bucket, &place.0.join("wal").join(&listed.key))).expect("the segment is stored");
     }
-    let (first, surveyed) = survey(&bucket);
-    assert_eq!(surveyed.read, plain.len() as u64);
-    let (second, again) = survey(&bucket);
+    let (first, surveyed, segments) = look(&runtime, &bucket);
+    assert_eq!((surveyed.read as usize, segments), (plain.len(), plain.len()));
+    let (second, again, _) = look(&runtime, &bucket);
     // The last segment is read again: it may go on.
     assert!(again.read <= 1, "{}", again.read);
     let indexes = runtime.block_on(bucket.list("wal-index")).expect("the indexes are listed");
@@ -115,27 +109,56 @@ fn index(place: &Place) {
         indexes.iter().map(|object| object.size).sum::<u64>() / 1000 / indexes.len() as u64
     );
     let thousand = open("thousand");
-    runtime.block_on(async {
-        let id = bucket.read("archive.json").await.expect("archive.json");
-        thousand.create("archive.json", id).await.expect("a copy");
-        for number in 0..1000 {
-            let segment = Segment { number: 1000 + number, ..plain[0].segment };
-            // Indexed, it is not looked into; only its length is compared.
-            let key = format!("wal/00000001/{segment}.zst");
-            thousand.create(&key, "x").await.expect("an object");
-            let index = bucket.read(&indexes[number as usize % indexes.len()].key).await.expect("an index");
-            let mut index = Index::parse(&index).expect("an index");
-            index.summary.segment = segment.to_string();
-            let key = Index::key(&Listed { segment, key, bytes: 1 });
-            thousand.create(&key, index.to_bytes()).await.expect("an index");
-        }
-    });
+    runtime.block_on(copies(&bucket, &indexes, plain[0].segment, &thousand));
     let looks = (0..ROUNDS).map(|_| {
-        let (took, surveyed) = survey(&thousand);
-        assert_eq!((surveyed.read, surveyed.timelines[0].segments.len()), (0, 1000));
+        let (took, surveyed, segments) = look(&runtime, &thousand);
+        assert_eq!((surveyed.read, segments), (0, 1000));
         took
     });
     println!("  a look at 1,000 indexed segments: {:.0} ms", median(looks.collect()));
+}
+
+/// Takes the time of a look at everything, listing included.
+fn look(runtime: &Runtime, bucket: &Bucket) -> (Duration, Surveyed, usize) {
+    let source = Source::Bucket { bucket: bucket.clone(), runtime: runtime.handle().clone() };
+    let began = boot_now();
+    let segments = source.list().expect("the archive is listed");
+    let indexes = runtime.block_on(Indexes::list(bucket));
+    let threads = NonZeroUsize::new(2).expect("two");
+    let survey =
+        Survey { bucket, indexes: &indexes, segments: &segments, system_identifier: None, threads, keep: true };
+    let (mut found, mut commits) = (0, 0);
+    let surveyed = survey.run(runtime.handle(), |what| {
+        let Found::Segment { index, .. } = what else { panic!("damage") };
+        found += 1;
+        commits += index.pace().expect("the index is whole").iter().map(|pace| pace.commits).sum::<u64>();
+        ControlFlow::Continue(())
+    });
+    let took = boot_now() - began;
+    assert!(commits > 0);
+    (took, surveyed.expect("the archive is readable"), found)
+}
+
+/// A thousand segments, which, indexed, are not looked into: only the listing is compared. Every index is made to follow
+/// the one before it.
+async fn copies(bucket: &Bucket, indexes: &[Object], first: Segment, thousand: &Bucket) {
+    let id = bucket.read("archive.json").await.expect("archive.json");
+    thousand.create("archive.json", id).await.expect("a copy");
+    let segments = (0..1000).map(|number| Segment { number: 1000 + number, ..first });
+    for segment in segments {
+        thousand.create(&format!("wal/00000001/{segment}.zst"), "x").await.expect("an object");
+    }
+    let mut before = None;
+    for (number, object) in thousand.list("wal").await.expect("the copies").into_iter().enumerate() {
+        let segment = Segment { number: 1000 + number as u64, ..first };
+        let listed = Listed { segment, key: object.key, bytes: object.size, modified: object.modified };
+        let index = bucket.read(&indexes[number % indexes.len()].key).await.expect("an index");
+        let mut index = Index::parse(&index).expect("an index");
+        index.summary.stored = Stored::of(&listed);
+        index.summary.rest.clear();
+        index.summary.before = before.replace(index.summary.after);
+        thousand.create(&Index::key(&listed, index.summary.before), index.to_bytes()).await.expect("an index");
+    }
 }
 
 fn timed(work: impl FnOnce()) -> Duration {

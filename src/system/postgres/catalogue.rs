@@ -1,12 +1,13 @@
 //! What is in the bucket: whole base backups, the WAL as runs without a hole, and where timelines fork.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use crate::event::{BaseBackup, Coverage, Fork, Gap, Lsn, RestorePoint};
+use crate::event::{BaseBackup, Basis, Coverage, Fork, Gap, Lsn, RestorePoint};
 use crate::store::{Bucket, Object};
 
 use super::base::Manifest;
 use super::error::PgError;
+use super::wal::read::Listed;
 use super::wal::{ArchiveId, Segment, WalFile, read_id};
 
 /// PostgreSQL's own segment size, when nothing says otherwise.
@@ -24,6 +25,8 @@ pub struct Catalogue {
     pub restore_points: Vec<RestorePoint>,
     /// By timeline.
     pub forks: Vec<Fork>,
+    /// By timeline and place.
+    pub segments: Vec<Listed>,
     /// Whose WAL the archive holds; `None` when nothing was pushed.
     pub system_identifier: Option<u64>,
     pub segment_bytes: u64,
@@ -44,8 +47,10 @@ pub async fn list(bucket: &Bucket) -> Result<Catalogue, PgError> {
     let backups = backups(bucket, &mut warnings).await?;
     let segment_bytes = id.map_or(USUAL_SEGMENT, |ArchiveId { segment_size, .. }| segment_size);
     let objects = bucket.list("wal").await?;
-    let (coverage, mut gaps) = runs(&objects, segment_bytes, &mut warnings);
+    let segments = segments(&objects, segment_bytes, &mut warnings);
+    let (coverage, mut gaps) = runs(&segments);
     let forks = forks(bucket, &objects, &mut warnings).await?;
+    warnings.extend(rootless(&coverage, &forks, &backups));
     gaps.extend(forks.iter().filter_map(|fork| gap_before(fork, &coverage, segment_bytes)));
     Ok(Catalogue {
         backups,
@@ -53,6 +58,7 @@ pub async fn list(bucket: &Bucket) -> Result<Catalogue, PgError> {
         gaps,
         restore_points: Vec::new(),
         forks,
+        segments,
         system_identifier: id.map(|id| id.system_identifier),
         segment_bytes,
         warnings,
@@ -121,15 +127,16 @@ fn unfinished(objects: &[Object]) -> BTreeSet<&str> {
     &labels - &whole
 }
 
-/// Runs of consecutive segments, and what is missing between them.
-fn runs(objects: &[Object], segment_size: u64, warnings: &mut Vec<String>) -> (Vec<Coverage>, Vec<Gap>) {
-    let mut segments: BTreeMap<Segment, &Object> = BTreeMap::new();
+/// The segments among the objects.
+fn segments(objects: &[Object], segment_size: u64, warnings: &mut Vec<String>) -> Vec<Listed> {
+    let mut segments = Vec::new();
     for object in objects {
         let name = object.key.rsplit('/').next().unwrap_or_default();
         match WalFile::parse(name.strip_suffix(".zst").unwrap_or(name)).filter(|file| file.key() == object.key) {
             Some(WalFile::Segment(name)) => match Segment::parse(&name, segment_size) {
                 Some(segment) => {
-                    segments.insert(segment, object);
+                    let Object { key, size, modified } = object.clone();
+                    segments.push(Listed { segment, key, bytes: size, modified });
                 }
                 None => warnings.push(format!("{} is not a segment of {segment_size} bytes", object.key)),
             },
@@ -137,17 +144,24 @@ fn runs(objects: &[Object], segment_size: u64, warnings: &mut Vec<String>) -> (V
             None => warnings.push(format!("{} does not belong in a WAL archive", object.key)),
         }
     }
+    segments.sort_by_key(|listed| listed.segment);
+    segments
+}
+
+/// Runs of consecutive segments, and what is missing between them.
+fn runs(segments: &[Listed]) -> (Vec<Coverage>, Vec<Gap>) {
     let (mut coverage, mut gaps): (Vec<Coverage>, Vec<Gap>) = (Vec::new(), Vec::new());
     let mut last: Option<Segment> = None;
-    for (segment, object) in segments {
+    for Listed { segment, bytes, modified, .. } in segments {
+        let segment = *segment;
         let follows = last.is_some_and(|last| last.next() == segment);
         match coverage.last_mut().filter(|_| follows) {
             Some(run) => {
                 run.to = segment.end();
                 run.last_segment = segment.to_string();
                 run.segments += 1;
-                run.stored_bytes += object.size;
-                run.to_time = Some(object.modified);
+                run.stored_bytes += bytes;
+                run.to_time = Some(*modified);
             }
             None => {
                 if let Some(before) = last.filter(|last| last.timeline == segment.timeline) {
@@ -156,6 +170,7 @@ fn runs(objects: &[Object], segment_size: u64, warnings: &mut Vec<String>) -> (V
                         first_missing: before.next().to_string(),
                         last_missing: Segment { number: segment.number - 1, ..segment }.to_string(),
                         segments: segment.number - before.number - 1,
+                        basis: Basis::Reported,
                     });
                 }
                 coverage.push(Coverage {
@@ -165,9 +180,10 @@ fn runs(objects: &[Object], segment_size: u64, warnings: &mut Vec<String>) -> (V
                     first_segment: segment.to_string(),
                     last_segment: segment.to_string(),
                     segments: 1,
-                    stored_bytes: object.size,
-                    from_time: Some(object.modified),
-                    to_time: Some(object.modified),
+                    stored_bytes: *bytes,
+                    from_time: Some(*modified),
+                    to_time: Some(*modified),
+                    basis: Basis::Reported,
                 });
             }
         }
@@ -187,7 +203,20 @@ fn gap_before(fork: &Fork, coverage: &[Coverage], segment_size: u64) -> Option<G
         first_missing: first.to_string(),
         last_missing: Segment { number: next.number - 1, ..next }.to_string(),
         segments: next.number - first.number,
+        basis: Basis::Reported,
     })
+}
+
+/// Timelines that no backup is of, and whose history file is not there: nothing leads to their WAL.
+fn rootless(coverage: &[Coverage], forks: &[Fork], backups: &[BaseBackup]) -> Vec<String> {
+    let mut timelines: Vec<u32> = coverage.iter().map(|run| run.timeline).filter(|id| *id > 1).collect();
+    timelines.dedup();
+    timelines.retain(|id| forks.iter().all(|fork| fork.timeline != *id));
+    timelines.retain(|id| backups.iter().all(|backup| backup.timeline != *id));
+    timelines
+        .into_iter()
+        .map(|id| format!("wal/{id:08X}/{id:08X}.history is missing; where timeline {id} left its parent is unknown"))
+        .collect()
 }
 
 /// The last line of a timeline's history names its parent and where it left it.
@@ -198,7 +227,9 @@ async fn forks(bucket: &Bucket, objects: &[Object], warnings: &mut Vec<String>) 
         let Some(WalFile::History(timeline)) = WalFile::parse(name) else { continue };
         let bytes = bucket.read(&object.key).await?;
         match last_fork(&String::from_utf8_lossy(&bytes)) {
-            Some((parent, at)) if parent < timeline => forks.push(Fork { timeline, parent, at }),
+            Some((parent, at)) if parent < timeline => {
+                forks.push(Fork { timeline, parent, at, basis: Basis::Reported })
+            }
             _ => warnings.push(format!("{} cannot be read; timeline {timeline} is unknown", object.key)),
         }
     }
@@ -229,7 +260,7 @@ mod tests {
         objects.push(object("wal/00000001/passwords.txt"));
         objects.push(object("wal/00000002/000000010000000000000009.zst"));
         let mut warnings = Vec::new();
-        let (coverage, gaps) = runs(&objects, 16 << 20, &mut warnings);
+        let (coverage, gaps) = runs(&segments(&objects, 16 << 20, &mut warnings));
         let runs: Vec<_> =
             coverage.iter().map(|run| (run.timeline, run.from.to_string(), run.to.to_string(), run.segments)).collect();
         assert_eq!(

@@ -39,6 +39,10 @@ impl Names {
         self.0.get(relation).filter(|named| named.rows).map(|named| named.table.as_str())
     }
 
+    pub fn knows(&self, relation: &Relation) -> bool {
+        self.0.contains_key(relation)
+    }
+
     /// Whose rows changed in a file: the table's name, or the file's own when it has none. `None` for what is known to hold
     /// no rows of a table, such as an index.
     pub fn rows_of(&self, relation: &Relation) -> Option<String> {

@@ -88,6 +88,9 @@ mod tests {
             rates: rates.iter().map(rate).collect(),
             suspects: Vec::new(),
             stopped: None,
+            segments: 1,
+            read: 1,
+            not_kept: None,
         }
     }
 

@@ -204,12 +204,14 @@ pub fn window() -> Window {
                     stored_bytes: 700_000_000,
                     from_time: Some(time("09:39:55")),
                     to_time: Some(time("09:56:02")),
+                    basis: Basis::Observed,
                 }],
                 gaps: Vec::new(),
                 restore_points: vec![RestorePoint {
                     name: "before migration 42".into(),
                     at: time("09:52:20"),
                     lsn: lsn("0/4A2F1100"),
+                    basis: Basis::Observed,
                 }],
                 forks: Vec::new(),
                 system_identifier: None,
@@ -287,6 +289,9 @@ fn history() -> History {
         ],
         rates,
         stopped: None,
+        segments: 88,
+        read: 1,
+        not_kept: None,
     }
 }
 

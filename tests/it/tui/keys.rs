@@ -242,7 +242,13 @@ fn a_gap_is_seen_and_nothing_behind_it_is_possible() {
     };
     coverage.extend([before, behind]);
     let missing = "000000010000000000000044".to_owned();
-    gaps.push(Gap { timeline: 1, first_missing: missing.clone(), last_missing: missing, segments: 1 });
+    gaps.push(Gap {
+        timeline: 1,
+        first_missing: missing.clone(),
+        last_missing: missing,
+        segments: 1,
+        basis: Basis::Reported,
+    });
     history.suspects.clear();
     history.to_time = Some(time("09:51:44.900"));
     history.stopped = Some("000000010000000000000044 is missing".into());

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::event::{BaseBackup, Basis, Lsn};
+use crate::event::{BaseBackup, Basis, Lsn, u64_text};
 use crate::system::postgres::control::Floor;
 
 /// The format's version.
@@ -102,18 +102,5 @@ impl Manifest {
             server_version: self.server_version.clone(),
             basis: Basis::Observed,
         }
-    }
-}
-
-/// A u64 that would lose digits as a JSON number.
-mod u64_text {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }

@@ -125,6 +125,19 @@ pub enum BadSegment {
     Timeline { name: String, found: u32 },
 }
 
+impl BadSegment {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Name(name)
+            | Self::Length { name, .. }
+            | Self::NoHeader { name }
+            | Self::Foreign { name, .. }
+            | Self::Address { name, .. }
+            | Self::Timeline { name, .. } => name,
+        }
+    }
+}
+
 /// The long page header, the first 40 bytes of every segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {

@@ -1,226 +1,318 @@
-//! Everything that an archive's WAL says in short, by the indexes that are there; what has none is read, and gets one.
+//! What the WAL along a lineage of timelines says in short, by the indexes that are there; what has none is read, and
+//! gets one.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
+use std::pin::pin;
 
-use futures::StreamExt;
+use futures::stream::{self, Stream, StreamExt};
 use tokio::runtime::Handle;
 
-use super::archive::{WalError, read_id};
-use super::index::{FOLDER, Index, Summary};
-use super::name::Segment;
-use super::read::{Damage, Fact, Flaw, Listed, Source, State, Step, Walk, missing};
-use crate::event::{Fork, RestorePoint};
+use super::archive::WalError;
+use super::index::{FOLDER, Index};
+use super::read::{Damage, Flaw, Joined, Listed, Source, State, Step, Walk, missing};
+use crate::digest::Digest;
 use crate::store::{Bucket, StoreError};
 
 /// Objects that are read or written at once.
 const AT_ONCE: usize = 32;
 
-/// A look at an archive.
-pub struct Survey {
-    pub bucket: Bucket,
-    /// Where timelines left their parents: a transaction may have begun on the parent.
-    pub forks: Vec<Fork>,
+/// The indexes that are there.
+#[derive(Debug, Default)]
+pub struct Indexes {
+    keys: BTreeSet<String>,
+    unlisted: Option<String>,
+}
+
+impl Indexes {
+    /// A store that does not list them has none.
+    pub async fn list(bucket: &Bucket) -> Self {
+        match bucket.list(FOLDER).await {
+            Ok(objects) => Self { keys: objects.into_iter().map(|object| object.key).collect(), unlisted: None },
+            Err(error) => Self { keys: BTreeSet::new(), unlisted: Some(error.to_string()) },
+        }
+    }
+
+    fn keys(&self, listed: &Listed) -> impl Iterator<Item = &String> + use<'_> {
+        let prefix = Index::prefix(listed);
+        self.keys.range(prefix.clone()..).take_while(move |key| key.starts_with(&prefix))
+    }
+
+    /// Whether there is one that may be of this segment.
+    pub fn may_know(&self, listed: &Listed) -> bool {
+        self.keys(listed).next().is_some()
+    }
+}
+
+/// A look at the WAL along one lineage of timelines. Memory is bounded as a [`Walk`]'s is, however much WAL there is.
+pub struct Survey<'a> {
+    pub bucket: &'a Bucket,
+    pub indexes: &'a Indexes,
+    /// In their order.
+    pub segments: &'a [Listed],
+    /// Another cluster's WAL is damage, and another cluster's index is none.
+    pub system_identifier: Option<u64>,
     pub threads: NonZeroUsize,
     /// Leaves indexes for the next look. A store that refuses them is no error.
     pub keep: bool,
 }
 
-/// What was found.
-#[derive(Debug, Default)]
+/// What a survey meets.
+pub enum Found<'a> {
+    /// Of a damaged segment what stands before the damage, which follows.
+    Segment {
+        listed: &'a Listed,
+        index: &'a Index,
+        /// It is not written to its end.
+        ends: bool,
+    },
+    Damaged(&'a Damage),
+}
+
+/// How it was found.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Surveyed {
-    pub timelines: Vec<TimelineSurvey>,
     /// Segments whose WAL was read, because they had no index.
     pub read: u64,
     /// Why indexes could not be kept; the next look reads the same WAL again.
     pub not_kept: Option<String>,
 }
 
-#[derive(Debug)]
-pub struct TimelineSurvey {
-    pub timeline: u32,
-    /// Every segment that is readable, in its order; of a damaged one what stands before the damage.
-    pub segments: Vec<Summary>,
-    /// In the order of their places.
-    pub damage: Vec<Damage>,
-    /// Behind the last segment; `None` when that is damaged.
-    pub state: Option<State>,
-}
-
-impl Surveyed {
-    /// Every restore point; one name may be there more than once, and on more than one timeline.
-    pub fn restore_points(&self) -> Vec<RestorePoint> {
-        let facts = self.timelines.iter().flat_map(|timeline| &timeline.segments).flat_map(|segment| &segment.facts);
-        facts
-            .filter_map(|fact| match fact {
-                Fact::RestorePoint { lsn, name, time, .. } => {
-                    Some(RestorePoint { name: name.clone(), at: *time, lsn: *lsn })
-                }
-                _ => None,
-            })
-            .collect()
-    }
-}
-
-impl Survey {
-    /// Lists, reads what has no index, and keeps what it learned.
-    pub async fn run(self) -> Result<Surveyed, WalError> {
-        let runtime = Handle::current();
-        tokio::task::spawn_blocking(move || self.look(&runtime)).await.expect("the survey does not panic")
-    }
-
-    fn look(self, runtime: &Handle) -> Result<Surveyed, WalError> {
-        let system_identifier = runtime.block_on(read_id(&self.bucket))?.map(|id| id.system_identifier);
+impl Survey<'_> {
+    /// Tells of the segments in their order, until `visit` breaks off. Blocks its thread, which must be one on which the
+    /// runtime may be waited for.
+    pub fn run(
+        &self,
+        runtime: &Handle,
+        mut visit: impl FnMut(Found<'_>) -> ControlFlow<()>,
+    ) -> Result<Surveyed, WalError> {
         let source = Source::Bucket { bucket: self.bucket.clone(), runtime: runtime.clone() };
-        let segments = source.list()?;
+        let surveyed = Surveyed { not_kept: self.indexes.unlisted.clone(), ..Surveyed::default() };
         let mut look = Look {
-            known: runtime.block_on(self.indexes(&segments))?,
-            survey: &self,
+            survey: self,
             source: &source,
             runtime,
-            system_identifier,
+            before: None,
+            reach: 1,
             to_keep: Vec::new(),
-            surveyed: Surveyed::default(),
+            surveyed,
+            visit: &mut visit,
         };
-        for segments in segments.chunk_by(|a, b| a.segment.timeline == b.segment.timeline) {
-            let timeline = look.timeline(segments)?;
-            look.surveyed.timelines.push(timeline);
-        }
+        look.run()?;
         look.keep();
         Ok(look.surveyed)
     }
 
-    /// The indexes of these segments that are there and usable.
-    async fn indexes(&self, segments: &[Listed]) -> Result<BTreeMap<Segment, Index>, WalError> {
-        let there: std::collections::BTreeSet<String> =
-            self.bucket.list(FOLDER).await?.into_iter().map(|object| object.key).collect();
-        let wanted = segments.iter().map(|listed| (listed.segment, Index::key(listed)));
-        let wanted: Vec<(Segment, String)> = wanted.filter(|(_, key)| there.contains(key)).collect();
-        let read = futures::stream::iter(wanted).map(async |(segment, key)| {
-            // One that is gone or damaged is as good as none.
-            let bytes = self.bucket.read(&key).await.ok()?;
-            let mut index = Index::parse(&bytes).ok()?;
-            index.forget_commits();
-            (index.summary.segment == segment.to_string()).then_some((segment, index))
-        });
-        Ok(read.buffer_unordered(AT_ONCE).filter_map(async |found| found).collect().await)
+    /// The indexes that say they are of each segment, ahead of their use; segments that have none are left out.
+    fn indexes(&self) -> impl Stream<Item = (usize, Vec<Index>)> {
+        let known = self.segments.iter().enumerate().filter(|(_, listed)| self.indexes.may_know(listed));
+        let read = async move |(at, listed): (usize, &Listed)| {
+            let coming = &self.segments[at..];
+            let mut found = Vec::new();
+            for key in self.indexes.keys(listed) {
+                // One that is gone, damaged or another's is as good as none.
+                let index = self.bucket.read(key).await.ok().and_then(|bytes| Index::parse(&bytes).ok());
+                let own = |index: &Index| {
+                    index.is_of(coming, self.system_identifier) && Index::key(listed, index.summary.before) == *key
+                };
+                found.extend(index.filter(own));
+            }
+            // The one that knew something before it comes first.
+            found.sort_by_key(|index| index.summary.before.is_none());
+            (at, found)
+        };
+        stream::iter(known).map(read).buffered(AT_ONCE)
+    }
+}
+
+/// What is known behind the segment before.
+enum Known {
+    Index(Box<Index>),
+    State(Digest, State),
+}
+
+impl Known {
+    fn digest(&self) -> Digest {
+        match self {
+            Self::Index(index) => index.summary.after,
+            Self::State(digest, _) => *digest,
+        }
+    }
+
+    fn state(&self) -> Option<State> {
+        match self {
+            Self::Index(index) => index.state().ok(),
+            Self::State(_, state) => Some(state.clone()),
+        }
     }
 }
 
 /// A look that is under way.
-struct Look<'a> {
-    survey: &'a Survey,
+struct Look<'a, V> {
+    survey: &'a Survey<'a>,
     source: &'a Source,
     runtime: &'a Handle,
-    system_identifier: Option<u64>,
-    /// What the indexes said, and what was read since.
-    known: BTreeMap<Segment, Index>,
+    /// `None` at the beginning and behind damage.
+    before: Option<Known>,
+    /// Segments that are read at once though they have an index, because those of the last ones did not fit.
+    reach: usize,
     to_keep: Vec<(String, Vec<u8>)>,
     surveyed: Surveyed,
+    visit: &'a mut V,
 }
 
-impl Look<'_> {
-    /// `segments` are all of one timeline.
-    fn timeline(&mut self, segments: &[Listed]) -> Result<TimelineSurvey, WalError> {
-        let mut found = TimelineSurvey {
-            timeline: segments[0].segment.timeline,
-            segments: Vec::with_capacity(segments.len()),
-            damage: Vec::new(),
-            state: None,
-        };
-        let mut rest = segments;
-        let mut before: Option<Segment> = None;
-        while let Some(first) = rest.first() {
-            found.damage.extend(before.and_then(|before| missing(before, first.segment)));
-            if let Some(index) = self.known.get(&first.segment) {
-                found.segments.push(index.summary.clone());
-                before = Some(first.segment);
-                rest = &rest[1..];
-                continue;
+impl<V: FnMut(Found<'_>) -> ControlFlow<()>> Look<'_, V> {
+    fn run(&mut self) -> Result<(), WalError> {
+        let segments = self.survey.segments;
+        let mut indexes = pin!(self.survey.indexes());
+        let mut ahead = None;
+        let mut at = 0;
+        while at < segments.len() {
+            let hole = at.checked_sub(1).and_then(|before| missing(segments[before].segment, segments[at].segment));
+            if let Some(damage) = hole {
+                self.before = None;
+                if (self.visit)(Found::Damaged(&damage)).is_break() {
+                    break;
+                }
             }
-            let run = 1 + rest.windows(2).take_while(|pair| pair[0].segment.next() == pair[1].segment).count();
-            let unknown = rest[..run].iter().take_while(|listed| !self.known.contains_key(&listed.segment)).count();
-            found.state = self.read(&rest[..run], unknown, run == rest.len(), &mut found)?;
-            before = Some(rest[unknown - 1].segment);
-            rest = &rest[unknown..];
+            while ahead.as_ref().is_none_or(|(known, _)| *known < at) {
+                ahead = self.runtime.block_on(indexes.next());
+                if ahead.is_none() {
+                    break;
+                }
+            }
+            let candidates = match &mut ahead {
+                Some((known, candidates)) if *known == at => std::mem::take(candidates),
+                _ => Vec::new(),
+            };
+            let ended = match candidates.into_iter().find(|index| at == 0 || self.fits(index)) {
+                Some(index) => {
+                    self.reach = 1;
+                    let ended = (self.visit)(Found::Segment { listed: &segments[at], index: &index, ends: false });
+                    self.before = Some(Known::Index(Box::new(index)));
+                    at += 1;
+                    ended
+                }
+                None => {
+                    let (next, ended) = self.read(at)?;
+                    at = next;
+                    ended
+                }
+            };
+            if ended.is_break() {
+                break;
+            }
         }
-        if let Some(index) = before.and_then(|last| self.known.get(&last)) {
-            found.state = index.state().ok();
-        }
-        Ok(found)
+        Ok(())
     }
 
-    /// Reads the first `unknown` of the segments `run`, and of the others what belongs to the last record of those. When
-    /// the run is the timeline's last, WAL may just end in it.
-    fn read(
+    /// Whether an index was made with the knowledge that is there now. At the beginning any will do: one that was made
+    /// knowing more is all the better.
+    fn fits(&self, index: &Index) -> bool {
+        index.summary.before == self.before.as_ref().map(Known::digest)
+    }
+
+    /// Reads from the segment `at` to the next one that has an index; and where it came from last time to one that did not
+    /// fit, on beyond that. Returns the segment to go on with.
+    fn read(&mut self, at: usize) -> Result<(usize, ControlFlow<()>), WalError> {
+        let rest = &self.survey.segments[at..];
+        let follows = |pair: &&[Listed]| missing(pair[0].segment, pair[1].segment).is_none();
+        let run = &rest[..1 + rest.windows(2).take_while(follows).count()];
+        let unknown = 1 + run[1..].iter().take_while(|listed| !self.survey.indexes.may_know(listed)).count();
+        let unknown = unknown.max(self.reach).min(run.len());
+        self.reach = (self.reach * 2).min(1 << 10);
+        let (mut done, mut more) = (0, 1);
+        loop {
+            // Segments behind the last one only for what belongs to its last record.
+            let given = &run[..(unknown + more).min(run.len())];
+            match self.walk(&given[done..], unknown - done, given.len() == run.len())? {
+                (Some(stopped), _) => (done, more) = (done + stopped, more * 2),
+                (None, ended) => return Ok((at + unknown, ended)),
+            }
+        }
+    }
+
+    /// Walks over what is `given` of a run, and tells of the first `unknown` segments of it. Returns where it stopped for want
+    /// of the rest of a record.
+    fn walk(
         &mut self,
-        run: &[Listed],
+        given: &[Listed],
         unknown: usize,
-        is_end: bool,
-        found: &mut TimelineSurvey,
-    ) -> Result<Option<State>, WalError> {
-        let mut end = None;
-        let state = self.state_before(run[0].segment);
-        let (last, last_of_run) = (run[unknown - 1].segment, run[run.len() - 1].segment);
+        whole: bool,
+    ) -> Result<(Option<usize>, ControlFlow<()>), WalError> {
         let walk = Walk {
             source: self.source,
-            segments: run,
-            system_identifier: self.system_identifier,
+            segments: given,
+            system_identifier: self.survey.system_identifier,
             threads: self.survey.threads,
-            state,
+            state: self.before.as_ref().and_then(Known::state),
         };
+        let later = &given[unknown.min(given.len())..];
+        let is_later = |damage: &Damage| later.iter().any(|listed| listed.segment.to_string() == damage.name());
+        let (mut stopped, mut ended) = (None, ControlFlow::Continue(()));
         walk.run(|step| {
             match step {
-                Step::Segment { joined, .. } if joined.segment > last => return ControlFlow::Break(()),
+                Step::Segment { listed, .. } if later.contains(listed) => return ControlFlow::Break(()),
+                Step::Segment { listed, joined, .. } if joined.waits && !whole => {
+                    stopped = given.iter().position(|one| one == listed);
+                    return ControlFlow::Break(());
+                }
                 Step::Segment { listed, joined, state } => {
-                    self.surveyed.read += 1;
-                    found.segments.push(Summary::of(&joined, state));
-                    if !is_end && joined.segment == last_of_run && joined.stop.as_ref().is_some_and(Flaw::is_end) {
-                        found.damage.extend(joined.damage());
-                    }
-                    end = joined.stop.is_none().then(|| state.clone());
-                    if let Some(mut index) = Index::of(&joined, state) {
-                        self.to_keep.push((Index::key(listed), index.to_bytes()));
-                        index.forget_commits();
-                        self.known.insert(joined.segment, index);
-                    }
-                    if self.to_keep.len() >= AT_ONCE {
-                        self.keep();
-                    }
+                    ended = self.told(listed, &joined, state, given.last() == Some(listed));
                 }
-                Step::Damaged(damage) => {
-                    end = None;
-                    found.damage.push(damage);
-                }
+                // It is told when its turn comes.
+                Step::Damaged(damage) if is_later(&damage) => return ControlFlow::Break(()),
+                Step::Damaged(damage) => ended = self.damaged(&damage),
             }
-            ControlFlow::Continue(())
+            ended
         })?;
-        Ok(end)
+        Ok((stopped, ended))
     }
 
-    /// What is known behind the segment before this one, on its timeline or where that left its parent.
-    fn state_before(&self, segment: Segment) -> Option<State> {
-        let before = |timeline| Segment { timeline, number: segment.number.wrapping_sub(1), ..segment };
-        let parent = self.survey.forks.iter().find(|fork| fork.timeline == segment.timeline);
-        let index = self.known.get(&before(segment.timeline)).or_else(|| self.known.get(&before(parent?.parent)))?;
-        index.state().ok()
+    /// `ends` with this segment what the walk was given: to it, WAL may just end there.
+    fn told(&mut self, listed: &Listed, joined: &Joined, state: &State, ends: bool) -> ControlFlow<()> {
+        self.surveyed.read += 1;
+        let before = self.before.as_ref().filter(|_| joined.breaks.is_none()).map(Known::digest);
+        let at = self.survey.segments.partition_point(|one| one.segment.number < listed.segment.number);
+        let index = Index::of(&self.survey.segments[at..], joined, before, state);
+        self.before = None;
+        // From the middle of a record nothing is known behind it.
+        let says_nothing = before.is_none() && joined.first.is_none();
+        if joined.is_complete() && !says_nothing {
+            self.before = Some(Known::State(index.summary.after, state.clone()));
+            if self.survey.keep {
+                self.to_keep.push((Index::key(listed, before), index.to_bytes()));
+            }
+            if self.to_keep.len() >= AT_ONCE {
+                self.keep();
+            }
+        }
+        let ended = (self.visit)(Found::Segment { listed, index: &index, ends: joined.stop.is_some() });
+        let cut = ends && self.survey.segments.last() != Some(listed) && joined.stop.as_ref().is_some_and(Flaw::is_end);
+        match joined.damage().filter(|_| cut && ended.is_continue()) {
+            Some(damage) => self.damaged(&damage),
+            None => ended,
+        }
     }
 
-    /// Writes the indexes that are due.
+    fn damaged(&mut self, damage: &Damage) -> ControlFlow<()> {
+        self.before = None;
+        (self.visit)(Found::Damaged(damage))
+    }
+
+    /// Writes the indexes that are due. Once a store has refused one, no more are offered.
     fn keep(&mut self) {
         let due = std::mem::take(&mut self.to_keep);
-        if !self.survey.keep {
+        if self.surveyed.not_kept.is_some() {
             return;
         }
-        let bucket = &self.survey.bucket;
-        let written = futures::stream::iter(due).map(async |(key, bytes)| bucket.create(&key, bytes).await);
+        let bucket = self.survey.bucket;
+        let written = stream::iter(due).map(async |(key, bytes)| bucket.create(&key, bytes).await);
         let written: Vec<Result<(), StoreError>> = self.runtime.block_on(written.buffer_unordered(AT_ONCE).collect());
-        for error in written.into_iter().filter_map(Result::err) {
-            // Somebody else has read the same.
-            if !matches!(error, StoreError::Exists { .. }) {
-                self.surveyed.not_kept = Some(error.to_string());
-            }
-        }
+        // Somebody else may have read the same.
+        let refused =
+            written.into_iter().filter_map(Result::err).find(|error| !matches!(error, StoreError::Exists { .. }));
+        self.surveyed.not_kept = refused.map(|error| error.to_string());
     }
 }

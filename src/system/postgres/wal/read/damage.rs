@@ -54,3 +54,17 @@ pub enum Damage {
     #[error("{name} is readable up to {at}: {flaw}")]
     Torn { name: String, at: Lsn, flaw: Flaw },
 }
+
+impl Damage {
+    /// The segment's name; the first one's where several are missing.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Missing { first: name, .. }
+            | Self::Zeroed { name }
+            | Self::Version { name, .. }
+            | Self::Compressed { name, .. }
+            | Self::Torn { name, .. } => name,
+            Self::Bad(bad) => bad.name(),
+        }
+    }
+}

@@ -211,6 +211,22 @@ pub enum Fact {
 }
 
 impl Fact {
+    pub fn commit(&self) -> Option<&Commit> {
+        if let Self::Commit(commit) = self { Some(commit) } else { None }
+    }
+
+    /// Where its record begins, and where the next one may, when it is one that recovery can be told to stop behind: the
+    /// end of a transaction, whatever that was, or a restore point.
+    pub fn settles(&self) -> Option<(Lsn, Lsn)> {
+        match self {
+            Self::Commit(Commit { lsn, end, .. })
+            | Self::Abort(Abort { lsn, end, .. })
+            | Self::Prepared(Prepared { lsn, end, .. })
+            | Self::RestorePoint { lsn, end, .. } => Some((*lsn, *end)),
+            _ => None,
+        }
+    }
+
     pub fn lsn(&self) -> Lsn {
         match self {
             Self::Commit(Commit { lsn, .. })

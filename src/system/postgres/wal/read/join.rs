@@ -20,16 +20,12 @@ const MOST: usize = 1 << 18;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Counts include everything from here; what ran before is counted in part.
-    pub since: Lsn,
     /// Where the last record begins.
     pub last: Lsn,
     /// Where the last record ends.
     pub next: Lsn,
     /// Transactions and subtransactions that have not ended, by xid.
     pub open: BTreeMap<u32, Open>,
-    /// Changes of transactions that were too many to follow; 0 but in very strange WAL.
-    pub uncounted: u64,
 }
 
 /// A transaction that has not ended; or a subtransaction, whose parent only its end tells.
@@ -64,6 +60,8 @@ pub struct Joined {
     /// Records that begin in it.
     pub records: u64,
     pub counts: Counts,
+    /// Changes of transactions that were too many to follow; 0 but in very strange WAL.
+    pub uncounted: u64,
     pub first: Option<Lsn>,
     /// Behind its last whole record.
     pub end: Lsn,
@@ -75,6 +73,8 @@ pub struct Joined {
     pub stop: Option<Flaw>,
     /// A record begins here whose rest was not looked at, because there is no next segment.
     pub unfinished: Option<Lsn>,
+    /// That record goes on in segments which the walk was not given.
+    pub waits: bool,
 }
 
 impl Joined {
@@ -133,7 +133,15 @@ impl Joiner {
         }
     }
 
-    /// There is no next segment: because it is the last, or because the next one is not there or not readable.
+    /// The walk was given no more segments.
+    pub fn end(&mut self, emit: &mut impl Emit) {
+        if let Some(first) = self.held.first_mut() {
+            first.waits = true;
+        }
+        self.interrupt(emit);
+    }
+
+    /// There is no next segment, or it is not readable.
     pub fn interrupt(&mut self, emit: &mut impl Emit) {
         self.release(emit);
         self.state = None;
@@ -193,11 +201,9 @@ impl Joiner {
             // A segment without a beginning of its own says nothing that the next could follow.
             let says_nothing = self.state.is_none() && scan.last.is_none();
             let state = self.state.get_or_insert_with(|| State {
-                since: scan.first.map_or(scan.segment.start(), |(lsn, _)| lsn),
                 last: Lsn(0),
                 next: scan.segment.start(),
                 open: BTreeMap::new(),
-                uncounted: 0,
             });
             let joined = state.follow(scan);
             emit.joined(joined, state);
@@ -224,16 +230,16 @@ impl State {
                 running = Some(*oldest);
             }
         }
+        let mut uncounted = reading.tally.uncounted;
         for (xid, work) in reading.tally.left() {
             if running.is_some_and(|oldest| is_older(xid, oldest)) {
                 continue;
             }
             match self.entry(xid) {
                 Some(open) => open.work.add(work),
-                None => self.uncounted += work.counts.changed() + work.counts.inserts,
+                None => uncounted += work.counts.changed() + work.counts.inserts,
             }
         }
-        self.uncounted += reading.tally.uncounted;
         Joined {
             segment,
             version,
@@ -241,12 +247,14 @@ impl State {
             timeline,
             records: reading.records,
             counts: reading.counts,
+            uncounted,
             first: first.map(|(lsn, _)| lsn),
             end,
             facts: reading.facts,
             breaks: scan.breaks,
             stop: scan.stop,
             unfinished: scan.tail.map(|tail| tail.lsn),
+            waits: scan.waits,
         }
     }
 

@@ -176,6 +176,8 @@ pub(super) struct SegmentScan {
     pub tail: Option<Tail>,
     /// Why it does not follow the one before; for [`super::join`] to say.
     pub breaks: Option<Flaw>,
+    /// What it lacks of its last record may be in segments that were not given; for [`super::join`] to say.
+    pub waits: bool,
     /// Why it stopped before the segment's end.
     pub stop: Option<Flaw>,
     /// The timeline on its last page that counts.
@@ -217,6 +219,7 @@ impl Scanner {
             end: segment.start(),
             tail: None,
             breaks: None,
+            waits: false,
             stop: None,
             timeline: 0,
         };

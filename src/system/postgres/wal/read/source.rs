@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use zstd::stream::read::Decoder;
 use zstd::zstd_safe::DCtx;
 
@@ -34,6 +35,8 @@ pub struct Listed {
     pub key: String,
     /// As stored.
     pub bytes: u64,
+    /// When it was stored.
+    pub modified: DateTime<Utc>,
 }
 
 impl Source {
@@ -57,21 +60,23 @@ fn split(key: &str) -> Option<(&str, bool)> {
 
 fn list_directory(directory: &Path) -> Result<Vec<Listed>, WalError> {
     let failed = |source| WalError::Io { operation: "listing", path: directory.to_owned(), source };
-    let mut files: Vec<(String, u64)> = Vec::new();
+    let mut files: Vec<(String, u64, DateTime<Utc>)> = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if split(&name).is_some() {
-            files.push((name, entry.metadata().map_err(failed)?.len()));
+            let metadata = entry.metadata().map_err(failed)?;
+            let modified = metadata.modified().map_err(failed)?;
+            files.push((name, metadata.len(), modified.into()));
         }
     }
     // One segment that is what it should be says how long all are.
-    let size = files.iter().find_map(|(name, _)| segment_size(&directory.join(name))).unwrap_or(16 << 20);
+    let size = files.iter().find_map(|(name, ..)| segment_size(&directory.join(name))).unwrap_or(16 << 20);
     Ok(files
         .into_iter()
-        .filter_map(|(key, bytes)| {
+        .filter_map(|(key, bytes, modified)| {
             let segment = Segment::parse(split(&key)?.0, size)?;
-            Some(Listed { segment, key, bytes })
+            Some(Listed { segment, key, bytes, modified })
         })
         .collect())
 }
@@ -95,7 +100,7 @@ async fn list_bucket(bucket: &Bucket) -> Result<Vec<Listed>, WalError> {
         .into_iter()
         .filter_map(|object| {
             let segment = Segment::parse(split(&object.key)?.0, id.segment_size)?;
-            Some(Listed { segment, key: object.key, bytes: object.size })
+            Some(Listed { segment, key: object.key, bytes: object.size, modified: object.modified })
         })
         .collect())
 }

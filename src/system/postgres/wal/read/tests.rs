@@ -192,7 +192,7 @@ fn a_segment_that_does_not_follow_is_told_apart() {
     let told = join(vec![whole.scan(4, 0..size), other.scan(5, 0..size)]);
     let flaw = Flaw::Previous { found: Lsn(0x3F_0000), expected: Lsn(whole.previous) };
     assert_eq!((told.0[0].is_complete(), told.0[1].breaks.clone()), (true, Some(flaw)));
-    assert_eq!((commits(&told), told.1[1].since), (vec![901], Lsn(5 * SIZE + 40)));
+    assert_eq!(commits(&told), [901]);
     // The rest of a record is not there.
     let mut cut = Writer::new(4, 0);
     cut.fill(64);

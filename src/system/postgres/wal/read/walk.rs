@@ -113,7 +113,7 @@ impl<'a> Walk<'a> {
             }
             before = Some(listed.segment);
         }
-        joiner.interrupt(&mut teller);
+        joiner.end(&mut teller);
         Ok(())
     }
 }
