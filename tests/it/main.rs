@@ -5,6 +5,7 @@ mod cockpit;
 mod drill;
 mod invalid_files;
 mod orders;
+mod points;
 mod postgres;
 mod recordings;
 mod redis;
