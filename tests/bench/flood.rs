@@ -42,6 +42,8 @@ pub fn run() {
     terminal.wait_for("yes, it is so");
     let ours = boot_now() - began;
     let [view, engine] = [terminal.pid(), engine(&directory.path().join("state/drills"))].map(peak);
+    // A question that has only just come takes no key.
+    terminal.wait_until("a question that has stood a while", |screen| !screen.contains("waiting for you 00:00"));
     terminal.keys("\r");
     terminal.wait_for("report ");
     drop(terminal);

@@ -2,6 +2,7 @@
 //!
 //! Rounds of the two alternate, so that a machine whose speed drifts bends both alike; medians are printed.
 
+mod fetch;
 mod flood;
 mod frame;
 mod journal;
@@ -22,7 +23,8 @@ const BENCHES: &[Bench] = &[
     ("journal", "an append against a bare write and fdatasync", journal::run),
     ("frame", "time to the first frame", frame::run),
     ("flood", "memory and keys while a step prints 1 GiB", flood::run),
-    ("recover", "time to recover, against tar, cp and psql in a shell script", recover::run),
+    ("recover", "time to recover, against pgBackRest, and tar and cp in a shell script", recover::run),
+    ("fetch", "restore_command of a staged segment, against cp", fetch::run),
     ("wal", "reading WAL, against pg_waldump and cat", wal::run),
 ];
 
