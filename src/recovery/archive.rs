@@ -80,6 +80,14 @@ impl Archive {
         self.along(backup, timeline).filter(|way| self.work(way) <= MOST)
     }
 
+    /// Those from backups whose WAL begins before `place`, the one that begins last first; none that is too much work.
+    pub fn stretches_before(&self, place: Lsn) -> Vec<Stretch<'_>> {
+        let mut backups: Vec<&BaseBackup> = self.backups.iter().filter(|backup| backup.start_lsn < place).collect();
+        backups.sort_by_key(|backup| std::cmp::Reverse((backup.start_lsn, backup.stopped)));
+        let ways = backups.into_iter().filter_map(|backup| self.along(backup, self.timeline(backup)));
+        ways.filter(|way| self.work(way) <= MOST).collect()
+    }
+
     fn along<'a>(&self, backup: &'a BaseBackup, timeline: u32) -> Option<Stretch<'a>> {
         let reach = reach_of(&self.forks, &self.coverage, backup, timeline, self.segment_bytes)?;
         Some(Stretch { backup, timeline, reach })

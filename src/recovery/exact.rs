@@ -241,6 +241,11 @@ impl Exact {
         })
     }
 
+    /// Whether a record in it settles the target. Blocks its thread.
+    pub fn holds(&self, target: &RecoveryTarget, inclusive: bool) -> Result<bool, Failure> {
+        Ok(self.find(target, inclusive)?.at.is_some())
+    }
+
     fn find(&self, target: &RecoveryTarget, inclusive: bool) -> Result<Found, Failure> {
         for segments in self.candidates(target, inclusive) {
             let before = segments.start.checked_sub(1).and_then(|index| self.marks.get(index));

@@ -102,6 +102,33 @@ fn broke_off(error: &dyn std::fmt::Display) -> Failure {
     Failure::new("looking into the WAL broke off", error)
 }
 
+/// Where a transaction or a named point stands, only the WAL says. That of an older backup may hold one which the history
+/// does not: it lies before the history, or in front of a hole.
+async fn older(
+    told: &Told,
+    exact: &Arc<Exact>,
+    target: &RecoveryTarget,
+    inclusive: bool,
+) -> Result<Option<Arc<Exact>>, Failure> {
+    let (archive, exact, target, runtime) =
+        (Arc::clone(&told.archive), Arc::clone(exact), target.clone(), Handle::current());
+    let search = move || -> Result<Option<Exact>, Failure> {
+        let ways = archive.stretches_before(exact.from());
+        if ways.is_empty() || exact.holds(&target, inclusive)? {
+            return Ok(None);
+        }
+        for way in ways {
+            let Some(read) = archive.read(&way, &runtime)? else { continue };
+            if read.exact.holds(&target, inclusive)? {
+                return Ok(Some(read.exact));
+            }
+        }
+        Ok(None)
+    };
+    let found = spawn_blocking(search).await.map_err(|error| broke_off(&error))??;
+    Ok(found.map(Arc::new))
+}
+
 impl Looked {
     /// As [`settle`], with the exact place in the WAL of each PostgreSQL system that was read.
     pub async fn settle(&self, target: &RecoveryTarget, inclusive: bool) -> Result<RecoveryPoint, Failure> {
@@ -110,7 +137,10 @@ impl Looked {
         for (system, told) in &self.told {
             let before = self.consistent(system, point.backups.get(system));
             // Without it, PostgreSQL's own rules hold.
-            let Some(exact) = self.exact(system, told, &point, before).await? else { continue };
+            let Some(mut exact) = self.exact(system, told, &point, before).await? else { continue };
+            if matches!(target, RecoveryTarget::Xid { .. } | RecoveryTarget::RestorePoint { .. }) {
+                exact = older(told, &exact, target, inclusive).await?.unwrap_or(exact);
+            }
             let resolve = |consistent: Lsn| {
                 let (exact, system, target) = (Arc::clone(&exact), system.clone(), target.clone());
                 spawn_blocking(move || exact.resolve(&system, &target, inclusive, consistent))

@@ -253,6 +253,7 @@ async fn a_hole_or_damage_ends_the_window_and_is_named() {
         .primary
         .value("select to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
         .await;
+    shop.primary.value("select pg_create_restore_point('release')").await;
     for number in 1..5 {
         names.push(shop.segment(number * 5).await);
     }
@@ -298,9 +299,13 @@ async fn a_hole_or_damage_ends_the_window_and_is_named() {
     assert_eq!(found["gaps"].as_array().unwrap().len(), 1);
     shop.target("latest");
     // And what lies before it is found in the older one's.
-    let found = shop.target(&format!("time:{early}"));
-    assert_eq!(found["backups"][SYSTEM], before["backups"][0]["label"], "{found}");
-    assert!(found["resolved"][SYSTEM].is_object(), "{found}");
+    let first = shop.primary.value("select min(xmin::text::bigint)::text from orders").await;
+    for target in [format!("time:{early}"), format!("xid:{first}"), "name:release".to_owned()] {
+        let found = shop.target(&target);
+        assert_eq!(found["backups"][SYSTEM], before["backups"][0]["label"], "{found}");
+        assert!(found["resolved"][SYSTEM].is_object(), "{found}");
+    }
+    shop.refused("name:never", &["not in the WAL"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
