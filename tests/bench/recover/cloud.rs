@@ -1,5 +1,5 @@
-//! The buckets of both, served as S3 over TLS by a small server of this bench's own, which does nothing but read files and
-//! waits before each answer. It checks no signature. moto, the server of the tests, gives 20 MB/s to who asks for ranges: both
+//! The buckets of both, served as S3 over TLS by a small server of this bench's own, which does nothing but read and write
+//! files, and waits before each answer. It checks no signature. moto, the server of the tests, gives 20 MB/s to who asks for ranges: both
 //! would be measured waiting for it.
 
 use std::fmt::Write as _;
@@ -115,11 +115,16 @@ impl axum::serve::Listener for Secure {
 async fn answer(State(served): State<Served>, request: Request) -> Response<Body> {
     served.requests.fetch_add(1, Ordering::Relaxed);
     clock::sleep(DELAY).await;
-    let status = |status| Response::builder().status(status).body(Body::empty()).expect("an answer");
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return status(StatusCode::METHOD_NOT_ALLOWED);
-    }
+    let status = |status| {
+        // A client of S3 expects a tag of what it wrote.
+        Response::builder().status(status).header(header::ETAG, "\"1\"").body(Body::empty()).expect("an answer")
+    };
     let path = decoded(request.uri().path().trim_start_matches('/'));
+    match *request.method() {
+        Method::GET | Method::HEAD => {}
+        Method::PUT => return status(put(&served.root.join(path), request).await),
+        _ => return status(StatusCode::METHOD_NOT_ALLOWED),
+    }
     let query = request.uri().query().unwrap_or_default();
     let answer = match query.contains("list-type=2") {
         true => list(&served.root.join(path.trim_end_matches('/')), query),
@@ -135,6 +140,16 @@ async fn answer(State(served): State<Served>, request: Request) -> Response<Body
             .expect("an answer"),
         _ => status(StatusCode::INTERNAL_SERVER_ERROR),
     })
+}
+
+/// Only what is new: indexes of WAL.
+async fn put(path: &Path, request: Request) -> StatusCode {
+    let Ok(bytes) = axum::body::to_bytes(request.into_body(), 64 << 20).await else { return StatusCode::BAD_REQUEST };
+    let folder = path.parent().unwrap_or(path);
+    if tokio::fs::create_dir_all(folder).await.is_err() || tokio::fs::write(path, bytes).await.is_err() {
+        return StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    StatusCode::OK
 }
 
 async fn get(path: &Path, method: Method, range: Option<String>) -> io::Result<Response<Body>> {

@@ -53,6 +53,11 @@ pub fn run() {
     let mut remote = Rounds::default();
     let (mut asked, mut peer_asked) = (0, 0);
     let certificate = cloud.certificate.display().to_string();
+    place.look(&certificate);
+    println!(
+        "  the first look at the S3 archive: {} requests; it leaves the index that the second one reads",
+        cloud.requests()
+    );
     for _ in 0..ROUNDS {
         remote.ours.push(place.lifeboat("cloud.toml", &[("SSL_CERT_FILE", &certificate)]));
         asked = cloud.requests();
@@ -168,6 +173,14 @@ impl Place {
         let output = command.output().expect("lifeboat runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         self.write("last.json", &String::from_utf8_lossy(&output.stdout));
+    }
+
+    /// As a scheduled check of the backups does: it leaves an index of the WAL beside it.
+    fn look(&self, certificate: &str) {
+        let mut command = self.as_owner(&self.path().join("lifeboat"));
+        command.arg("points").arg("-i").arg(self.path().join("cloud.toml")).env("SSL_CERT_FILE", certificate);
+        let output = command.output().expect("lifeboat runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn script(&self, script: &str, conf: &str) -> Duration {
