@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -24,6 +25,16 @@ const RANGE: u64 = 4 << 20;
 
 /// Threads; each has a part of its own.
 pub const SIDE_BY_SIDE: usize = 2;
+
+/// Bytes of a file that are written before they are sent to the disk. The server begins by syncing all it has; the disk is
+/// not to idle until then.
+const AT_A_TIME: u64 = 32 << 20;
+
+/// Bytes that are worth a sync of their own.
+const WORTH_IT: u64 = 1 << 20;
+
+/// Files that wait for the disk; when it lags behind, the server's own sync has to do.
+const WAITING: usize = 64;
 
 /// Unpacks a backup beneath `directory`.
 pub struct Unpack {
@@ -46,6 +57,7 @@ struct Work {
     done: Arc<AtomicU64>,
     runtime: tokio::runtime::Handle,
     stop: CancellationToken,
+    to_sync: SyncSender<(PathBuf, File)>,
 }
 
 impl Unpack {
@@ -56,6 +68,7 @@ impl Unpack {
         let mut parts = self.parts;
         // The largest first: one that is begun last is waited for by idle hands.
         parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
+        let (to_sync, syncing) = std::sync::mpsc::sync_channel(WAITING);
         let work = Arc::new(Work {
             bucket: self.bucket,
             directory: self.directory,
@@ -66,7 +79,9 @@ impl Unpack {
             done: self.done,
             runtime: tokio::runtime::Handle::current(),
             stop: stop.clone(),
+            to_sync,
         });
+        let syncer = tokio::task::spawn_blocking(move || sync(&syncing));
         let workers: Vec<_> = (0..SIDE_BY_SIDE)
             .map(|_| {
                 let work = Arc::clone(&work);
@@ -84,18 +99,35 @@ impl Unpack {
             let result = worker.await.map_err(|error| Failure::new("unpacking broke off", error));
             failures.extend(result.and_then(|result| result).err());
         }
+        let written = std::mem::take(&mut *work.written.lock().expect("no worker panicked"));
+        let manifest = Arc::clone(&work.manifest);
+        // It ends when nobody has anything for it.
+        drop(work);
+        let synced = syncer.await.map_err(|error| Failure::new("syncing broke off", error));
+        failures.extend(synced.and_then(|synced| synced).err());
         // The worker that was stopped because of the other's failure has nothing to say.
         failures.sort_by_key(|failure| failure.why == STOPPED);
         if let Some(failure) = failures.into_iter().next() {
             return Err(failure);
         }
-        let written = work.written.lock().expect("no worker panicked");
-        match work.manifest.files.keys().filter(|name| !is_ours(name)).find(|name| !written.contains(*name)) {
+        match manifest.files.keys().filter(|name| !is_ours(name)).find(|name| !written.contains(*name)) {
             Some(missing) => Err(Failure::new("the base backup is not complete", format!("{missing} is in no part"))
                 .now("choose another base backup")),
             None => Ok(()),
         }
     }
+}
+
+/// Sends files to the disk, until nobody has any.
+fn sync(files: &Receiver<(PathBuf, File)>) -> Result<(), Failure> {
+    let mut lost = Ok(());
+    for (path, file) in files {
+        // What the disk lost is lost for good: a second sync would say that all is well.
+        lost = lost.and(file.sync_data().map_err(|error| {
+            Failure::new(format!("{} did not reach the disk", path.display()), error).now("look at the disk")
+        }));
+    }
+    lost
 }
 
 const STOPPED: &str = "it was stopped";
@@ -208,13 +240,18 @@ impl Work {
         let mut file =
             std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full).map_err(disk)?;
         let mut checksum = Checksum::of(expected);
-        let mut left = entry.size;
+        let (mut left, mut unsynced) = (entry.size, 0);
         while left > 0 {
             let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             tar.read_exact(&mut buffer[..want])?;
             checksum.update(&buffer[..want]);
             file.write_all(&buffer[..want]).map_err(disk)?;
             left -= want as u64;
+            unsynced += want as u64;
+            if unsynced >= AT_A_TIME {
+                unsynced = 0;
+                let _ = self.to_sync.try_send((full.clone(), file.try_clone().map_err(disk)?));
+            }
             if self.stop.is_cancelled() {
                 return Err(Trouble::Stopped);
             }
@@ -224,6 +261,9 @@ impl Work {
             return Err(wrong("does not have the checksum that the backup's manifest says"));
         }
         self.give(&file).map_err(disk)?;
+        if unsynced >= WORTH_IT {
+            let _ = self.to_sync.try_send((full, file));
+        }
         let fresh = self.written.lock().expect("no worker panicked").insert(entry.name.clone());
         if fresh { Ok(()) } else { Err(wrong("is there twice")) }
     }

@@ -173,6 +173,8 @@ impl Stager {
             .open(&scratch)
             .map_err(io("creating", &scratch))?;
         io::Write::write_all(&mut target, &bytes).map_err(io("writing", &scratch))?;
+        // The server syncs each segment that it is handed, and replays nothing meanwhile.
+        target.sync_data().map_err(io("syncing", &scratch))?;
         self.owner.as_ref().map_or(Ok(()), |owner| owner.give(&scratch)).map_err(io("giving away", &scratch))?;
         std::fs::rename(&scratch, &path).map_err(io("renaming", &scratch))?;
         self.counters.delivered.fetch_add(1, Ordering::Relaxed);
