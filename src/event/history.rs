@@ -154,6 +154,9 @@ pub struct Resolved {
     /// The last commit of all that are given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_until: Option<DateTime<Utc>>,
+    /// How far they are counted: WAL behind a hole holds more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_to: Option<Lsn>,
     /// Commits that are given up though their own time lies within the target: sessions take the time before they come to
     /// write, and recovery follows the order of the WAL.
     #[serde(default, skip_serializing_if = "is_zero")]

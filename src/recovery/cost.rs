@@ -44,6 +44,12 @@ pub fn cost(window: &Window, point: &RecoveryPoint) -> Result<Cost, Refusal> {
                 cost.segments += plan.restore.segments.len() as u64;
                 loss = plan.loss.or(loss);
                 cost.warnings.extend(plan.warnings);
+                if let Some(end) = counted_to(found, point) {
+                    cost.warnings.push(format!(
+                        "{system}: behind {end} WAL is missing or damaged, and the archive goes on after it; what was \
+                         committed there is given up too, and is not counted"
+                    ));
+                }
                 if let Some(history) = history {
                     cost.add(system, history, window, point);
                 }
@@ -66,6 +72,16 @@ pub fn cost(window: &Window, point: &RecoveryPoint) -> Result<Cost, Refusal> {
     }
     cost.loss = loss.map(|loss| loss.max(TimeDelta::zero()));
     Ok(cost)
+}
+
+/// Where counting what is given up ended, when the archive holds more WAL of that timeline: behind a hole.
+pub fn counted_to(found: &SystemWindow, point: &RecoveryPoint) -> Option<Lsn> {
+    let SystemWindow::Postgres { system, coverage, history, segment_bytes, .. } = found else { return None };
+    let exact = point.resolved.get(system).and_then(|exact| exact.counted_to);
+    let counted = exact.or_else(|| history.as_ref().map(|history| history.to))?;
+    let runs = coverage.iter().filter(|run| run.timeline == point.timeline);
+    let end = runs.map(|run| run.to).max()?;
+    (counted.0 + segment_bytes < end.0).then_some(counted)
 }
 
 impl Cost {

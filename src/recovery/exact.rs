@@ -236,6 +236,7 @@ impl Exact {
             commits_lost: self.commits - kept.commits,
             bytes_lost: self.end.0.saturating_sub(until.0),
             lost_until: self.until.filter(|_| self.commits > kept.commits),
+            counted_to: Some(self.end),
             stragglers: found.stragglers,
             needs: self.needs.clone(),
         })

@@ -21,7 +21,7 @@ mod tables;
 mod tests;
 
 pub use collect::{bucket_of, collect};
-pub use cost::{Cost, cost, plan_of, stops_before, tables_behind};
+pub use cost::{Cost, cost, counted_to, plan_of, stops_before, tables_behind};
 pub use exact::Exact;
 pub use exposure::exposure;
 pub use look::{Looked, look};

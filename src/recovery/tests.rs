@@ -231,11 +231,14 @@ fn redis_comes_from_before_the_target() {
     assert_eq!((again.restore.label.as_str(), again.restore.inclusive), ("new", false));
 }
 
-/// 100 commits of 1000 bytes, one a second from 10:00:00; at 10:00:40 the 41st drops a table.
+/// Bytes of WAL a commit.
+const COMMIT: u64 = SEGMENT / 30;
+
+/// 100 commits, one a second from 10:00:00, up to the last segment; at 10:00:40 the 41st drops a table.
 fn told(mut window: Window) -> Window {
     let SystemWindow::Postgres { history, restore_points, .. } = &mut window.systems[0] else { panic!() };
     let start = 6 * SEGMENT;
-    let place = |commit: u64| Lsn(start + commit * 1000);
+    let place = |commit: u64| Lsn(start + commit * COMMIT);
     *history = Some(Box::new(History {
         timeline: 1,
         from: Lsn(start),
@@ -248,7 +251,7 @@ fn told(mut window: Window) -> Window {
             commits_before: 0,
             bytes_before: 0,
             commits: vec![1; 100],
-            bytes: vec![1000; 100],
+            bytes: vec![COMMIT; 100],
         }],
         suspects: vec![Suspect {
             xid: 741,
@@ -272,7 +275,7 @@ fn a_suspect_tells_what_each_side_of_it_costs() {
     let window = told(usual());
     let priced = |target, inclusive| cost(&window, &settle(&window, &target, inclusive).unwrap()).unwrap();
     let before = priced(RecoveryTarget::Xid { xid: 741 }, false);
-    assert_eq!((before.commits_kept, before.commits_lost, before.bytes_lost), (Some(40), Some(60), Some(60_000)));
+    assert_eq!((before.commits_kept, before.commits_lost, before.bytes_lost), (Some(40), Some(60), Some(60 * COMMIT)));
     assert_eq!((before.at, before.time_lost), (Some(time("10:00:40")), Some(chrono::Duration::seconds(59))));
     assert_eq!(before.loss, Some(chrono::Duration::seconds(111)), "up to the reported incident of 10:02:31");
     assert_eq!(before.warnings, Vec::<String>::new(), "where it stands is known");
