@@ -5,6 +5,7 @@ use indexmap::IndexMap;
 use tokio::sync::mpsc;
 
 use crate::event::{Failure, Measure, Outcome, Stream};
+use crate::mutant;
 use crate::process::{End, Spec};
 use crate::runbook::Run;
 use crate::secret::{RedactedStream, Redactor};
@@ -43,6 +44,14 @@ impl Command {
                 let argv = argv.iter().map(|item| context.expand_strictly(item)).collect::<Result<Vec<_>, _>>()?;
                 let (program, args) = argv.split_first().ok_or_else(|| Failure::new("an empty command", "no argv"))?;
                 Spec::new(program).args(args)
+            }
+            Run::Script(script) if mutant::removes("8") => {
+                let paste = |script: String, name: &String| {
+                    let value = context.variable(name).unwrap_or_default();
+                    script.replace(&format!("$LIFEBOAT_VAR_{}", name.to_uppercase()), &value)
+                };
+                let pasted = context.variables.keys().fold(script.clone(), paste);
+                Spec::new("/bin/sh").args(["-eu", "-c", &pasted, "script"])
             }
             // The text of the script is the runbook's alone; values reach it by environment only.
             Run::Script(script) => Spec::new("/bin/sh").args(["-eu", "-c", script, "script"]),

@@ -1,6 +1,7 @@
 use futures::future::BoxFuture;
 
 use crate::event::{Failure, Outcome};
+use crate::mutant;
 use crate::runbook::Side;
 use crate::system::redis;
 
@@ -51,7 +52,8 @@ pub struct SmokeRedis {
 impl Action for SmokeRedis {
     fn run(&self, context: Context) -> BoxFuture<'_, Outcome> {
         Box::pin(async move {
-            let command = RedisCommand { argv: self.argv.clone(), on: Some(Side::Restored) };
+            let on = Some(Side::Restored).filter(|_| !mutant::removes("6b"));
+            let command = RedisCommand { argv: self.argv.clone(), on };
             let outcome = command.send(&context).await.unwrap_or_else(Outcome::failed);
             let (passed, detail) = (outcome.failure.is_none(), outcome.summary.clone());
             outcome.check(context.expand(&context.step().title), passed, detail)

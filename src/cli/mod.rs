@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
         return code;
     }
     // SAFETY: no other thread exists yet.
-    unsafe { nix::libc::umask(0o077) };
+    unsafe { nix::libc::umask(if crate::mutant::removes("18b") { 0 } else { 0o077 }) };
     // Already installed only when a test runs `main` twice.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse_from(args);

@@ -10,6 +10,7 @@ use crate::action::{Action, Context, SinkMessage};
 use crate::clock::SharedClock;
 use crate::event::{Answer, Ask, BlobRef, Failure, Line, Measure, Outcome, Progress, Status, Stream};
 use crate::journal::BlobWriter;
+use crate::mutant;
 use crate::secret::{RedactedStream, Redactor};
 
 use super::sanitise::Lines;
@@ -176,6 +177,7 @@ impl OutputPipe {
             blob.push(&safe);
         }
         let limit = if self.journalled > FREELY { SAMPLE } else { BATCH };
+        let limit = if mutant::removes("25b") { usize::MAX } else { limit };
         let (gathered, skipped) = (&mut self.gathered, &mut self.skipped);
         channel.lines.push(&safe, |text| {
             gathered.push_back(Line { stream, text });

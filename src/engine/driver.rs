@@ -308,7 +308,11 @@ impl Driver {
             match unattended.reply(&step, ask) {
                 Reply::Answer(answer) => {
                     let by = format!("{UNATTENDED} ({})", unattended.source(&step, ask));
-                    return self.answer(&step, answer, &by);
+                    let command = Command::Answer { step: step.clone(), answer: answer.clone() };
+                    match self.feed.read(|state| guard::admits(state, &command)) {
+                        Ok(()) => return self.answer(&step, answer, &by),
+                        Err(refusal) => drop(self.needs_person.get_or_insert((step, refusal.to_string()))),
+                    }
                 }
                 Reply::NeedsPerson { why } => {
                     self.needs_person.get_or_insert((step, why));

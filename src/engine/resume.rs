@@ -3,6 +3,7 @@
 use crate::drill::{DrillError, DrillState, StepStatus};
 use crate::event::{Envelope, Event};
 use crate::journal::{DrillDir, Journal};
+use crate::process;
 
 use super::driver::{Driver, Handle};
 use super::opening::{Opening, OpeningError};
@@ -28,7 +29,7 @@ impl Opening {
                 events.push(Event::StepInDoubt {
                     step: step.id.clone(),
                     attempt: progress.attempt(),
-                    why: "the program ended while it ran".to_owned(),
+                    why: in_doubt(&state.opening.drill, &step.id),
                 });
             }
         }
@@ -46,6 +47,16 @@ impl Opening {
             state.apply(envelope);
         }
         Ok(Driver::new(self.fixed(dir), journal, state))
+    }
+}
+
+/// What of the step still lives is said: answered too early, it would run beside the next attempt.
+fn in_doubt(drill: &str, step: &str) -> String {
+    let living = process::living_with(&[("LIFEBOAT_DRILL", drill), ("LIFEBOAT_STEP", step)]);
+    let pids: Vec<String> = living.iter().map(u32::to_string).collect();
+    match pids.as_slice() {
+        [] => "the program ended while it ran".to_owned(),
+        pids => format!("the program ended while it ran, and what it started still runs: pid {}", pids.join(", ")),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use anstream::adapter::StripBytes;
 
+use crate::mutant;
+
 /// Bytes after which a line without a newline is cut.
 const LONGEST: usize = 4 * 1024;
 
@@ -16,8 +18,10 @@ impl Lines {
     /// Takes a chunk, hands on each line that it completes.
     pub fn push(&mut self, chunk: &[u8], mut line: impl FnMut(String)) {
         let mut clean = Vec::with_capacity(chunk.len());
-        for part in self.strip.strip_next(chunk) {
-            clean.extend_from_slice(part);
+        if mutant::removes("11") {
+            clean.extend_from_slice(chunk);
+        } else {
+            self.strip.strip_next(chunk).for_each(|part| clean.extend_from_slice(part));
         }
         let mut rest = clean.as_slice();
         while !rest.is_empty() {
@@ -63,7 +67,7 @@ fn clean(line: &str) -> String {
     for c in line.chars() {
         match c {
             '\t' => clean.push_str("    "),
-            c if c.is_control() || is_invisible(c) => {}
+            c if (c.is_control() || is_invisible(c)) && !mutant::removes("11") => {}
             c => clean.push(c),
         }
     }

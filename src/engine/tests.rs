@@ -239,7 +239,7 @@ async fn a_step_that_hangs_is_ended_with_all_it_started() {
 }
 
 #[tokio::test]
-async fn a_destructive_step_waits_for_the_exact_name() {
+async fn row_01_a_destructive_step_waits_for_the_exact_name() {
     let bench = Bench::new(&logs("drop", "system = \"db\"\ndestroys = \"everything\""));
     let (driver, handle) = bench.begin(None);
     let run = tokio::spawn(driver.run());
@@ -356,7 +356,7 @@ async fn what_a_program_says_last_is_redacted_in_every_part_of_its_outcome() {
 }
 
 #[tokio::test]
-async fn no_event_tells_a_secret_whoever_said_it() {
+async fn row_10_no_event_tells_a_secret_whoever_said_it() {
     let secret = "hunt er/22";
     let spelt = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, secret);
     let ask = "do = \"input\"\nvariable = \"word\"\nprompt = \"Say {given}\"\ndefault = \"{given}\"";

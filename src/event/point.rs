@@ -120,7 +120,10 @@ pub fn parse_time(text: &str) -> Result<DateTime<Utc>, ParseTargetError> {
         return Ok(time.to_utc());
     }
     for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"] {
-        if chrono::NaiveDateTime::parse_from_str(text, format).is_ok() {
+        if let Ok(naive) = chrono::NaiveDateTime::parse_from_str(text, format) {
+            if crate::mutant::removes("3") {
+                return Ok(naive.and_utc());
+            }
             return Err(ParseTargetError::NoOffset(text.to_owned()));
         }
     }

@@ -8,6 +8,7 @@ use tempfile::NamedTempFile;
 use super::sync_dir;
 use crate::digest::{Digest, Hasher};
 use crate::event::BlobRef;
+use crate::mutant;
 
 /// Bytes of output that are kept of one attempt, unless told otherwise.
 pub const BLOB_CAP: u64 = 64 << 20;
@@ -42,7 +43,8 @@ impl BlobWriter {
 
     /// Keeps what fits below the cap and counts the rest.
     pub fn push(&mut self, bytes: &[u8]) {
-        let room = usize::try_from(self.cap - self.kept).unwrap_or(usize::MAX);
+        let room = self.cap.saturating_sub(self.kept);
+        let room = if mutant::removes("25") { usize::MAX } else { usize::try_from(room).unwrap_or(usize::MAX) };
         let mut rest = &bytes[..bytes.len().min(room)];
         self.dropped += (bytes.len() - rest.len()) as u64;
         while !rest.is_empty() && !self.refused {

@@ -1,20 +1,24 @@
 //! Child processes: their own group, a deadline, an unprivileged user, their output as a stream.
 //!
 //! A child never outlives its step: it leads a process group of its own, and cancelling ends the whole group, first by
-//! SIGTERM, after [`GRACE`] by SIGKILL. Servers are the exception; [`detach`] gives them a session of their own.
+//! SIGTERM, after [`GRACE`] by SIGKILL, and then whatever had left the group. What a child that ended well leaves in a
+//! session of its own goes on: it was started to. Servers are the exception; [`detach`] gives them a session of their own.
 //!
 //! A child gets a small environment ([`PASSED_ON`] and what its [`Spec`] adds): Lifeboat's own may hold secrets, and a
 //! restored server outlives it. A program of the user's inherits the whole by [`Spec::inherit_env`].
 
 mod account;
 mod find;
+mod marked;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use futures::future::Either;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -23,9 +27,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use account::{Account, become_user};
 pub use find::{find_program, postgres_bin};
+pub use marked::living_with;
 
 use crate::clock;
 use crate::event::Stream;
+use crate::mutant;
 
 /// Between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -196,7 +202,8 @@ impl Spec {
         if let Some(cwd) = &self.cwd {
             command.current_dir(cwd);
         }
-        if let Some(account) = self.run_as.as_ref().filter(|_| nix::unistd::geteuid().is_root()) {
+        let drops = nix::unistd::geteuid().is_root() && !mutant::removes("18");
+        if let Some(account) = self.run_as.as_ref().filter(|_| drops) {
             command.uid(account.uid).gid(account.gid);
             command.env("HOME", &account.home).env("USER", &account.name).env("LOGNAME", &account.name);
         }
@@ -218,18 +225,33 @@ impl Spec {
         cancel: &CancellationToken,
         on_start: impl FnOnce(u32),
     ) -> Result<End, ProcessError> {
+        let mark = marked::fresh();
         let mut command = tokio::process::Command::from(self.command());
+        command.env(marked::MARK, &mark);
         command.process_group(0).kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.spawn(&mut command)?;
-        let mut group = Group::of(&child);
+        let group = Group::of(&child, mark);
         on_start(child.id().unwrap_or_default());
         let stdin = feed(child.stdin.take(), self.stdin.clone());
         let out = pump(child.stdout.take(), Stream::Out, output.clone());
         let err = pump(child.stderr.take(), Stream::Err, output);
         let work = async {
             // Both pipes are read to their end, so that the last lines are there when the outcome is.
-            let ((), (), (), status) = tokio::join!(stdin, out, err, child.wait());
-            status
+            let reading = async { tokio::join!(stdin, out, err) };
+            tokio::pin!(reading);
+            let waiting = child.wait();
+            tokio::pin!(waiting);
+            match futures::future::select(waiting, &mut reading).await {
+                Either::Right((_, waiting)) => waiting.await,
+                Either::Left((status, _)) => {
+                    // Something that it left behind holds them open.
+                    if tokio::time::timeout(GRACE, &mut reading).await.is_err() {
+                        group.kill(Signal::SIGKILL);
+                        let _ = tokio::time::timeout(GRACE, &mut reading).await;
+                    }
+                    status
+                }
+            }
         };
         tokio::pin!(work);
         let status = tokio::select! {
@@ -246,13 +268,15 @@ impl Spec {
             }
             None => {
                 group.kill(Signal::SIGTERM);
+                group.kill_those_that_left(Signal::SIGTERM);
                 let ended = tokio::select! {
                     _ = &mut work => true,
                     () = clock::sleep(GRACE) => false,
                 };
                 group.kill(Signal::SIGKILL);
+                group.kill_those_that_left(Signal::SIGKILL);
                 if !ended {
-                    // A pipe held open by a process that left the group must not hold up the drill.
+                    // A pipe held open by a process that cannot be found must not hold up the drill.
                     let _ = tokio::time::timeout(GRACE, &mut work).await;
                 }
                 group.forget();
@@ -320,29 +344,49 @@ impl Kept {
     }
 }
 
-/// Ends the group when the future that runs the child is dropped.
-struct Group(Option<Pid>);
+/// Ends the group, and what has left it, when the future that runs the child is dropped.
+struct Group {
+    /// 0 once there is nothing to end any more.
+    leader: AtomicI32,
+    mark: String,
+}
 
 impl Group {
-    fn of(child: &tokio::process::Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    fn of(child: &tokio::process::Child, mark: String) -> Self {
+        let leader = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(0);
+        Self { leader: leader.into(), mark }
+    }
+
+    fn leader(&self) -> Option<Pid> {
+        Some(self.leader.load(Ordering::Relaxed)).filter(|pid| *pid > 0).map(Pid::from_raw)
     }
 
     fn kill(&self, signal: Signal) {
-        if let Some(group) = self.0 {
+        if let Some(leader) = self.leader() {
             // ESRCH: the group has already ended.
-            let _ = killpg(group, signal);
+            let _ =
+                if mutant::removes("24b") { nix::sys::signal::kill(leader, signal) } else { killpg(leader, signal) };
         }
     }
 
-    fn forget(&mut self) {
-        self.0 = None;
+    /// Again and again: what is being killed may be starting another.
+    fn kill_those_that_left(&self, signal: Signal) {
+        let rounds = if signal == Signal::SIGKILL { 100 } else { 1 };
+        let found = |_: &i32| self.leader().is_some() && marked::signal(&self.mark, signal) > 0;
+        if !mutant::removes("24") && !mutant::removes("24b") {
+            (0..rounds).take_while(found).for_each(drop);
+        }
+    }
+
+    fn forget(&self) {
+        self.leader.store(0, Ordering::Relaxed);
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         self.kill(Signal::SIGKILL);
+        self.kill_those_that_left(Signal::SIGKILL);
     }
 }
 

@@ -42,7 +42,7 @@ async fn a_missing_program_is_named() {
 }
 
 #[tokio::test]
-async fn cancelling_ends_the_grandchildren_too() {
+async fn row_24_cancelling_ends_the_grandchildren_too() {
     let cancel = CancellationToken::new();
     let (sender, mut receiver) = mpsc::channel(4);
     let spec = Spec::new("/bin/sh").args(["-c", "sleep 600 & echo $!; wait"]);

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_shown_in_both_zones() {
+    fn row_03_a_moment_is_shown_in_both_zones() {
         let at = "2026-11-21T09:02:31.482Z".parse().unwrap();
         let zone = FixedOffset::east_opt(3600).unwrap();
         assert_eq!(both(at, zone), "21 Nov 10:02:31.482 +01:00 (09:02:31.482 UTC)");

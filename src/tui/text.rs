@@ -6,9 +6,11 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
+use crate::mutant;
+
 /// Text without control characters, escape sequences and bidirectional overrides; tabs become spaces.
 pub fn clean(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_unsafe) {
+    if !text.chars().any(is_unsafe) || mutant::removes("11") || mutant::removes("11b") {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());

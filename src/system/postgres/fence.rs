@@ -18,6 +18,7 @@ use super::identity::Identity;
 use super::report::Reporter;
 use crate::clock;
 use crate::event::{Facts, Failure};
+use crate::mutant;
 use crate::process::Spec;
 use crate::secret::Secret;
 
@@ -107,7 +108,8 @@ impl Fence {
             return Err(Failure::new("the primary was not fenced", format!("{role} is not a superuser there"))
                 .now("give a superuser's URL, or a `fence.command` in the inventory that stops the server"));
         }
-        if let Err(error) = reject_others(client).await {
+        let rejected = if mutant::removes("4c") { Ok(()) } else { reject_others(client).await };
+        if let Err(error) = rejected {
             limits.push(format!(
                 "pg_hba.conf could not be changed ({error}): whoever logs in can still say SET default_transaction_read_only = off"
             ));
@@ -123,7 +125,7 @@ impl Fence {
         }
         // Only sessions that began before the reload can still write.
         let patience = Patience::new();
-        while !end_sessions(client).await? {
+        while !mutant::removes("4c") && !end_sessions(client).await? {
             patience.wait("the primary's other sessions to end").await?;
         }
         Ok(())
@@ -138,9 +140,15 @@ pub async fn prove_fenced(url: &Secret) -> Result<Evidence, Failure> {
     let at = clock::wall_now().trunc_subsecs(3);
     let client = match url.connect().await {
         Ok(client) => client,
+        Err(PgError::Refused { why, .. } | PgError::Unreachable { why, .. }) if mutant::removes("4b") => {
+            return Ok(Evidence { address, how: How::NoServer, at, detail: why, limits: Vec::new() });
+        }
         Err(PgError::Refused { why, .. }) => {
             let detail = format!("no server listens at {address}: {why}");
-            let limits = vec!["if it is started again, it takes writes".to_owned()];
+            let mut limits = vec!["if it is started again, it takes writes".to_owned()];
+            if !url.is_local() {
+                limits.push("a firewall or a proxy on the way would say the same: look at its machine too".to_owned());
+            }
             return Ok(Evidence { address, how: How::NoServer, at, detail, limits });
         }
         Err(error) => return Err(unknown(&url, error)),

@@ -17,6 +17,7 @@ use super::restore::{
 };
 use crate::clock;
 use crate::event::{Facts, Failure, Lsn};
+use crate::mutant;
 use crate::secret::Secret;
 
 /// What PostgreSQL may take.
@@ -126,6 +127,7 @@ impl Promote {
 
     async fn proof(&self) -> Result<String, Failure> {
         match &self.proof {
+            Proof::Source(_) if mutant::removes("4") => Ok("nobody looked".to_owned()),
             Proof::Source(source) => {
                 let evidence: Evidence = prove_fenced(source).await.map_err(|failure| {
                     Failure::new("the server was not promoted: the old primary may still take writes", failure)

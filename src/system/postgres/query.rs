@@ -14,6 +14,7 @@ use super::connect::Url;
 use super::error::PgError;
 use super::restore::locked_tables;
 use crate::event::{Facts, Failure, Lsn};
+use crate::mutant;
 use crate::secret::Secret;
 
 /// How long a statement waits for a lock: a paused server holds some for ever.
@@ -65,16 +66,18 @@ async fn run(client: &Client, query: &Query<'_>) -> Result<Answer, Failure> {
 
 async fn fetch(client: &Client, query: &Query<'_>) -> Result<Answer, PgError> {
     let wrong = |error| PgError::sql("the query", &error);
-    let statement = client.prepare(query.sql).await.map_err(wrong)?;
-    if statement.params().len() != query.params.len() {
-        let (takes, given) = (statement.params().len(), query.params.len());
+    let pasted = query.params.iter().fold(query.sql.to_owned(), |sql, param| sql.replace("$1", &format!("'{param}'")));
+    let (sql, params) = if mutant::removes("8b") { (&*pasted, &[][..]) } else { (query.sql, query.params) };
+    let statement = client.prepare(sql).await.map_err(wrong)?;
+    if statement.params().len() != params.len() {
+        let (takes, given) = (statement.params().len(), params.len());
         return Err(Failure::new(
             "the query was not run",
             format!("it takes {takes} parameters, and {given} were given"),
         )
         .into());
     }
-    let params: Vec<AsText> = query.params.iter().map(|param| AsText(param)).collect();
+    let params: Vec<AsText> = params.iter().map(|param| AsText(param)).collect();
     let rows = client.query_raw(&statement, &params).await.map_err(wrong)?;
     tokio::pin!(rows);
     let (mut facts, mut count) = (Facts::new(), 0);

@@ -5,12 +5,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::postgres::Primary;
 
-fn fence(url: &Secret) -> Fence {
+pub fn fence(url: &Secret) -> Fence {
     Fence { url: url.clone(), command: None, cancel: CancellationToken::new(), report: Reporter::silent() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fenced_primary_takes_no_writes_until_it_is_lifted() {
+async fn row_04_a_fenced_primary_takes_no_writes_until_it_is_lifted() {
     let primary = Primary::start().await;
     primary.sql("create role app login; create table t (n int); grant all on t to app").await;
     let hba = std::fs::read_to_string(primary.data.join("pg_hba.conf")).unwrap();
@@ -29,7 +29,7 @@ async fn a_fenced_primary_takes_no_writes_until_it_is_lifted() {
         assert!(evidence.detail.contains("25006"), "{}", evidence.detail);
         assert!(!evidence.limits.is_empty());
     }
-    assert!(session.batch_execute("insert into t values (2)").await.is_err(), "the old session is gone");
+    assert!(session.batch_execute("insert into t values (2)").await.is_err(), "an old session writes on");
     assert!(app.connect().await.is_err(), "and none comes back");
     assert_eq!(primary.value("select count(*) from t").await, "1");
 
@@ -50,7 +50,7 @@ async fn a_fenced_primary_takes_no_writes_until_it_is_lifted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_is_not_fenced() {
+async fn row_04_unknown_is_not_fenced() {
     // A socket that takes connections and says nothing, then closes: no PostgreSQL, and no proof.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -60,6 +60,8 @@ async fn unknown_is_not_fenced() {
         }
     });
     let url = Secret::new(format!("postgresql://dba@127.0.0.1:{port}/postgres"));
+    let failure = prove_fenced(&url).await.expect_err("what says nothing was taken for fenced");
+    assert!(failure.what.contains("not known"), "{failure:?}");
     let failure = fence(&url).run().await.unwrap_err();
     assert!(failure.what.contains("not known"), "{failure:?}");
     closing.abort();

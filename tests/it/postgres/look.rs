@@ -55,7 +55,7 @@ async fn values_come_back_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parameter_is_never_sql_and_a_look_never_writes() {
+async fn row_08_a_parameter_is_never_sql_and_a_look_never_writes() {
     let primary = Primary::start().await;
     primary.sql("create table t (name text)").await;
     let payload = "'; drop table t; --";

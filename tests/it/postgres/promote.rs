@@ -1,12 +1,18 @@
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lifeboat::clock;
 use lifeboat::event::RecoveryTarget;
 use lifeboat::secret::Secret;
 use lifeboat::system::postgres::restore::undo;
-use lifeboat::system::postgres::{Promote, Proof, Reporter, Restored};
+use lifeboat::system::postgres::{Promote, Proof, Reporter, Restored, Url};
 
+use super::fence::fence;
 use super::restore::{DIGEST, at, restore_of, run, shop};
+use crate::support::partition::Line;
 use crate::support::postgres::Primary;
 
-fn promotion(restored: &Restored, proof: Proof) -> Promote {
+pub fn promotion(restored: &Restored, proof: Proof) -> Promote {
     Promote {
         directory: restored.directory.clone(),
         url: Secret::new(restored.url.clone()),
@@ -79,4 +85,82 @@ async fn only_what_was_looked_at_is_promoted() {
     lifeboat::system::postgres::restore::undo(&restored.directory, "drill-1", "orders-db").await.expect("undone");
     let failure = promotion(&restored, fine()).run().await.unwrap_err();
     assert!(failure.why.contains("marker"), "{failure:?}");
+}
+
+/// An application that writes as fast as it can, through every loss of its connection. The commits that it was told of, by
+/// the servers' clock, in microseconds.
+struct Writer {
+    commits: Arc<Mutex<Vec<i64>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Writer {
+    fn at(url: Url) -> Self {
+        let commits = Arc::<Mutex<Vec<i64>>>::default();
+        let told = Arc::clone(&commits);
+        let task = tokio::spawn(async move {
+            loop {
+                if let Ok(session) = url.connect().await {
+                    // It means to write, whatever the server's default says.
+                    let _ = session.batch_execute("set default_transaction_read_only = off").await;
+                    let write = "insert into orders (item) values ('w')
+                                 returning (extract(epoch from clock_timestamp()) * 1000000)::bigint";
+                    while let Ok(row) = session.query_one(write, &[]).await {
+                        told.lock().unwrap().push(row.get(0));
+                    }
+                }
+                clock::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        Self { commits, task }
+    }
+
+    async fn has(&self, more: usize) {
+        let goal = self.commits.lock().unwrap().len() + more;
+        let there = async {
+            while self.commits.lock().unwrap().len() < goal {
+                clock::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), there).await.expect("it can write");
+    }
+
+    fn end(self) -> Vec<i64> {
+        self.task.abort();
+        std::mem::take(&mut *self.commits.lock().unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_04_two_servers_never_take_writes_at_once() {
+    let primary = shop().await;
+    primary.sql("create role app login; grant all on orders, orders_id_seq to app").await;
+    primary.archive().await;
+    let (_clone, result) = run(restore_of(&primary, RecoveryTarget::Latest, true, "clone").await).await;
+    let restored = result.expect("the restore succeeds");
+    let old = Writer::at(Url::parse(&primary.url).unwrap().with_user("app"));
+    let new = Writer::at(Url::parse(&Secret::new(restored.url.clone())).unwrap());
+    old.has(20).await;
+
+    // What Lifeboat sees of the old primary goes over a line that breaks; the application's does not.
+    let line = Line::to(primary.port).await;
+    let seen = Secret::new(format!("postgresql://dba@127.0.0.1:{}/postgres", line.port));
+    line.cut();
+    let unknown = promotion(&restored, Proof::Source(seen.clone())).run().await;
+    let fence_unknown = fence(&seen).run().await;
+    line.mend();
+    let writable = promotion(&restored, Proof::Source(seen.clone())).run().await;
+    old.has(20).await;
+    let fenced = fence(&seen).run().await;
+    let promoted = promotion(&restored, Proof::Source(seen)).run().await;
+    new.has(20).await;
+
+    let (old, new) = (old.end(), new.end());
+    let (last, first) = (old.iter().max().unwrap(), new.iter().min().unwrap());
+    assert!(last < first, "two servers took writes at once, for {} ms", (last - first) / 1000);
+    assert!(unknown.is_err_and(|failure| failure.what.contains("may still take writes")));
+    assert!(fence_unknown.is_err_and(|failure| failure.what.contains("not known")));
+    assert!(writable.is_err_and(|failure| failure.what.contains("may still take writes")));
+    fenced.expect("the fence holds");
+    promoted.expect("it is promoted");
 }

@@ -1,16 +1,16 @@
 //! Damage, and the way back.
 
-use std::path::Path;
-
 use chrono::{DateTime, Utc};
 use lifeboat::event::{Failure, RecoveryTarget, SystemWindow, Window};
 use lifeboat::recovery::{Wanted, plan};
 use lifeboat::secret::Secret;
 use lifeboat::system::postgres::restore::{Owner, undo};
-use lifeboat::system::postgres::{Plan, Report, Reporter, Restore, Restored, catalogue};
+use lifeboat::system::postgres::{Plan, Proof, Report, Reporter, Restore, Restored, catalogue};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::postgres::{Primary, account, bin, program, stop_hard, value};
+use super::promote::promotion;
+use crate::support::contents;
+use crate::support::postgres::{Primary, account, bin, pg, program, stop_hard, value};
 
 pub async fn window(primary: &Primary) -> Window {
     let found = catalogue::list(&primary.bucket()).await.expect("the bucket is listed");
@@ -116,7 +116,6 @@ async fn the_damage_is_undone_row_for_row() {
         primary.value("begin; select pg_current_xact_id()::text; delete from orders where id % 2 = 0; commit").await;
     primary.sql("create table traffic as select 1 as n").await;
     primary.archive().await;
-    let archive_before = listing(&primary);
 
     for (target, inclusive, to) in [
         (RecoveryTarget::Time { time: moment }, true, "by-time"),
@@ -130,26 +129,6 @@ async fn the_damage_is_undone_row_for_row() {
         assert!(restored.recovered_to.is_some_and(|time| time <= moment));
         assert_eq!((restored.timeline, restored.locked.len()), (1, 0));
     }
-    assert_eq!(listing(&primary), archive_before, "a restore does not write into the archive");
-}
-
-/// Every object of the bucket with its hash.
-fn listing(primary: &Primary) -> Vec<(String, u64, String)> {
-    fn walk(directory: &Path, all: &mut Vec<(String, u64, String)>) {
-        for entry in std::fs::read_dir(directory).unwrap().flatten() {
-            if entry.file_type().unwrap().is_dir() {
-                walk(&entry.path(), all);
-            // A write that is just being finished has a scratch file beside it for a moment.
-            } else if !entry.file_name().to_string_lossy().contains('#') {
-                let (digest, bytes) = lifeboat::digest::Digest::of_file(&entry.path()).unwrap();
-                all.push((entry.path().display().to_string(), bytes, digest.to_string()));
-            }
-        }
-    }
-    let mut all = Vec::new();
-    walk(&primary.path("bucket"), &mut all);
-    all.sort();
-    all
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -348,44 +327,98 @@ async fn a_damaged_part_is_named_and_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_ours_is_not_touched() {
+async fn row_01_what_is_not_ours_is_not_touched() {
     let primary = shop().await;
     primary.archive().await;
     let decoy = Primary::start().await;
     decoy.sql("create table precious as select 1 as n").await;
     decoy.down("fast").await;
-    let stamp = |path: &Path| {
-        let mut all: Vec<String> = std::fs::read_dir(path)
-            .unwrap()
-            .flatten()
-            .map(|entry| format!("{:?} {:?}", entry.file_name(), entry.metadata().unwrap().modified().unwrap()))
-            .collect();
-        all.sort();
-        all
-    };
-    let before = stamp(&decoy.data);
-    let mut restore = restore_of(&primary, RecoveryTarget::Latest, true, "x").await;
-    restore.directory = decoy.data.clone();
-    let failure = restore.run().await.unwrap_err();
-    assert!(failure.why.contains("PostgreSQL cluster"), "{failure:?}");
-    // Not through a link either, and not the running primary.
     std::os::unix::fs::symlink(&decoy.data, primary.path("link")).unwrap();
-    let failure = restore_of(&primary, RecoveryTarget::Latest, true, "link").await.run().await.unwrap_err();
-    assert!(failure.why.contains("link"), "{failure:?}");
-    let failure = restore_of(&primary, RecoveryTarget::Latest, true, "data").await.run().await.unwrap_err();
-    assert!(failure.why.contains("PostgreSQL cluster"), "{failure:?}");
+    let before = contents(&decoy.data);
+    for (place, why) in [
+        (decoy.data.clone(), "PostgreSQL cluster"),
+        (primary.path("link"), "link"),
+        (decoy.data.join("postgresql.conf"), "a file"),
+        (decoy.data.join("base"), "files"),
+        ("relative".into(), "absolute"),
+        // The running primary itself.
+        (primary.data.clone(), "PostgreSQL cluster"),
+    ] {
+        let mut restore = restore_of(&primary, RecoveryTarget::Latest, true, "x").await;
+        restore.directory = place.clone();
+        let said = restore.run().await.err().map(|failure| failure.why).unwrap_or_default();
+        assert_eq!(contents(&decoy.data), before, "the decoy was changed by a restore to {}", place.display());
+        assert!(said.contains(why), "{}: {said}", place.display());
+    }
     assert!(undo(&decoy.data, "drill-1", "orders-db").await.is_err());
-    assert_eq!(stamp(&decoy.data), before);
+    assert_eq!(contents(&decoy.data), before, "the decoy was changed by an undo");
     assert_eq!(primary.value("select count(*) from orders").await, "2500");
+}
 
-    // Another drill's restore is not ours.
-    let (_clone, result) = run(restore_of(&primary, RecoveryTarget::Latest, true, "ours").await).await;
-    result.expect("the restore succeeds");
-    let mut other = restore_of(&primary, RecoveryTarget::Latest, true, "ours").await;
-    other.owner.drill = "drill-2".to_owned();
-    let failure = other.run().await.unwrap_err();
-    assert!(failure.why.contains("drill-1"), "{failure:?}");
-    assert!(undo(&primary.path("ours"), "drill-2", "orders-db").await.is_err());
+#[tokio::test(flavor = "multi_thread")]
+async fn row_01_the_restore_of_another_drill_is_not_ours() {
+    let primary = shop().await;
+    primary.archive().await;
+    let (clone, result) = run(restore_of(&primary, RecoveryTarget::Latest, true, "ours").await).await;
+    let pid = result.expect("the restore succeeds").pid;
+    let marker = std::fs::read(clone.directory.join(".lifeboat-restore.json")).unwrap();
+    for (drill, system) in [("drill-2", "orders-db"), ("drill-1", "billing-db")] {
+        let mut other = restore_of(&primary, RecoveryTarget::Latest, true, "ours").await;
+        (other.owner.drill, other.owner.system) = (drill.to_owned(), system.to_owned());
+        let said = other.run().await.err().map(|failure| failure.why).unwrap_or_default();
+        assert!(said.contains("by drill drill-1"), "{drill} took over the restore of drill-1: {said:?}");
+        assert!(undo(&clone.directory, drill, system).await.is_err());
+    }
+    assert_eq!(std::fs::read(clone.directory.join(".lifeboat-restore.json")).unwrap(), marker);
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "its server was stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_05_a_clone_never_writes_into_the_archive_it_came_from() {
+    let primary = shop().await;
+    // The backup carries this along.
+    primary.sql("alter system set archive_timeout = '1s'").await;
+    primary.backup().run().await.expect("the backup succeeds");
+    primary.archive().await;
+    primary.down("fast").await;
+    let before = contents(&primary.path("bucket"));
+    let (clone, result) = run(restore_of(&primary, RecoveryTarget::Latest, true, "clone").await).await;
+    let restored = result.expect("the restore succeeds");
+    promotion(&restored, Proof::Source(primary.url.clone())).run().await.expect("it is promoted");
+    // It writes, and ends segments, as any server does.
+    for _ in 0..3 {
+        at(&restored, "insert into orders (item) values ('new') returning id").await;
+        at(&restored, "select pg_switch_wal()").await;
+    }
+    // An end by `fast` waits until its archiver has sent everything.
+    pg("pg_ctl", &["stop", "-w", "-m", "fast", "-D", clone.directory.to_str().unwrap()]).await;
+    let after = contents(&primary.path("bucket"));
+    let new: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
+    assert_eq!(after, before, "the clone wrote into production's archive: {new:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_05_what_was_made_to_archive_meanwhile_is_not_promoted() {
+    let primary = shop().await;
+    primary.archive().await;
+    let (clone, result) = run(restore_of(&primary, RecoveryTarget::Latest, true, "clone").await).await;
+    let restored = result.expect("the restore succeeds");
+    let file = clone.directory.join("postgresql.auto.conf");
+    std::fs::write(&file, "archive_mode = on\narchive_command = 'false'\n").unwrap();
+    let data = clone.directory.to_str().unwrap();
+    pg("pg_ctl", &["restart", "-w", "-m", "fast", "-D", data, "-l", "/dev/null"]).await;
+    // As it stood before.
+    at(&restored, "select pg_wal_replay_pause()").await;
+    let paused = async { while at(&restored, STATE).await != "true paused" {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), paused).await.expect("it pauses");
+    primary.down("fast").await;
+    let said = promotion(&restored, Proof::Source(primary.url.clone())).run().await.err();
+    let what = said.as_ref().map(|failure| failure.what.as_str());
+    assert_eq!(
+        what,
+        Some("the restored server would archive its WAL"),
+        "a server that archives was promoted: {said:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

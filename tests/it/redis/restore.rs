@@ -11,6 +11,7 @@ use lifeboat::system::redis::{self, MARKER, Manifest, Origin, Redis, Restore, Re
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{FILLED, bucket_in, fill, take};
+use crate::support::contents;
 use crate::support::redis::{TestRedis, free_port, open_directory, run};
 
 /// A bucket, a place for targets, and a source that broke.
@@ -109,19 +110,6 @@ pub async fn gone(directory: &Path) {
     assert!(gone.is_ok(), "a server still works in {}", directory.display());
 }
 
-/// Every file below a directory, with the digest of its bytes.
-fn everything(directory: &Path) -> BTreeMap<PathBuf, Digest> {
-    let mut all = BTreeMap::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => all.extend(everything(&path)),
-            false => drop(all.insert(path.clone(), Digest::of_file(&path).unwrap().0)),
-        }
-    }
-    all
-}
-
 pub async fn keys(url: &Secret) -> u64 {
     Redis::connect(url).await.unwrap().info().await.unwrap().keys()
 }
@@ -138,14 +126,14 @@ async fn what_was_saved_comes_back_and_stays() {
     fill(&scene.source).await;
     let before = digest(&scene.source).await;
     let taken = take(&scene.source.url, &scene.bucket).await.unwrap();
-    let stored = everything(&scene.store);
+    let stored = contents(&scene.store);
     let directory = scene.targets.join("cache");
     let (cancel, lanes) = (CancellationToken::new(), std::sync::Mutex::new(BTreeMap::new()));
     let note = |progress: Progress| drop(lanes.lock().unwrap().insert(progress.lane.clone(), progress));
     let restored = scene.restore(&taken.snapshot.label, &directory, &cancel).run(&note).await.unwrap();
     assert_eq!((restored.keys, restored.expired, restored.already), (FILLED, 0, false));
     assert_eq!((restored.at, restored.bytes), (taken.snapshot.at, taken.snapshot.bytes));
-    assert_eq!(everything(&scene.store), stored, "the bucket is as it was");
+    assert_eq!(contents(&scene.store), stored, "the bucket is as it was");
     let lanes = lanes.into_inner().unwrap();
     assert_eq!(lanes.keys().collect::<Vec<_>>(), ["aof", "load", "snapshot"]);
     assert_eq!(lanes["snapshot"].done, taken.snapshot.stored_bytes);
@@ -168,7 +156,7 @@ async fn what_was_saved_comes_back_and_stays() {
     assert!(!uids.split_whitespace().any(|uid| uid == "0"), "{uids}");
     let command_line = std::fs::read(format!("/proc/{}/cmdline", restored.pid)).unwrap();
     assert!(!String::from_utf8_lossy(&command_line).contains("hunter22"));
-    for path in everything(&directory).keys() {
+    for path in contents(&directory).keys() {
         let bytes = std::fs::read(path).unwrap();
         assert!(!bytes.windows(8).any(|window| window == b"hunter22"), "{}", path.display());
     }
@@ -196,6 +184,71 @@ async fn the_trap_that_this_path_avoids_is_real() {
     std::fs::copy(scene._homes[0].path().join("dump.rdb"), home.path().join("dump.rdb")).unwrap();
     let naive = TestRedis::start(home.path(), &["--appendonly", "yes"], None).await;
     assert_eq!(keys(&naive.url).await, 0, "AOF beats the RDB: everything is gone, and no error said so");
+}
+
+/// The source keeps its data in every way that Redis knows, and so does what an earlier attempt left in the target.
+#[tokio::test]
+async fn row_07_whatever_the_source_keeps_all_of_it_comes_back() {
+    for (aof, save) in [("no", "900 1"), ("yes", "900 1"), ("yes", "")] {
+        let scene = Scene::new(&["--appendonly", aof, "--save", save], None).await;
+        fill(&scene.source).await;
+        let taken = take(&scene.source.url, &scene.bucket).await.unwrap();
+        let stored = contents(&scene.store);
+        let directory = scene.targets.join("cache");
+        let restored = scene.run(&taken.snapshot.label, &directory).await;
+        let found = match &restored {
+            Ok(restored) => keys(&restored.url).await,
+            Err(_) => 0,
+        };
+        assert_eq!(found, FILLED, "came back empty: appendonly {aof}, save {save:?}: {:?}", restored.err());
+        // A clean stop that saves, and a start by what lies on the disk.
+        let server = Redis::connect(&restored.unwrap().url).await.unwrap();
+        let _: Result<::redis::Value, _> = server.query("SHUTDOWN", ::redis::cmd("SHUTDOWN").arg("SAVE")).await;
+        gone(&directory).await;
+        let again = TestRedis::start(&directory.join("data"), &["--appendonly", "yes"], None).await;
+        assert_eq!(keys(&again.url).await, FILLED, "came back empty after a restart: appendonly {aof}, save {save:?}");
+        assert_eq!(contents(&scene.store), stored, "the backup was changed");
+    }
+}
+
+/// The site's own wrapper around redis-server switches the append-only file on, whatever our configuration says.
+#[tokio::test]
+async fn row_07_a_server_that_has_loaded_nothing_never_passes() {
+    let scene = Scene::new(&[], None).await;
+    fill(&scene.source).await;
+    let taken = take(&scene.source.url, &scene.bucket).await.unwrap();
+    let wrapper = scene.targets.join("redis-server");
+    let program = lifeboat::process::find_program("redis-server").unwrap();
+    let script = format!("#!/bin/sh\nexec {} \"$@\" --appendonly yes\n", program.display());
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (directory, cancel) = (scene.targets.join("cache"), CancellationToken::new());
+    let request = Restore { server: Some(&wrapper), ..scene.restore(&taken.snapshot.label, &directory, &cancel) };
+    let restored = request.run(&|_| ()).await;
+    assert!(restored.is_err(), "a false pass: {:?} keys of {FILLED}", restored.map(|restored| restored.keys));
+    assert!(matches!(restored, Err(RestoreError::Count { found: 0, .. })), "{restored:?}");
+    gone(&directory).await;
+}
+
+#[tokio::test]
+async fn row_18_no_server_runs_as_root() {
+    let scene = Scene::new(&[], None).await;
+    scene.source.run("SET a b").await;
+    let taken = take(&scene.source.url, &scene.bucket).await.unwrap();
+    let directory = scene.targets.join("cache");
+    let restored = scene.run(&taken.snapshot.label, &directory).await.unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", restored.pid)).unwrap();
+    let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    for ids in [line("Uid:"), line("Gid:"), line("Groups:")] {
+        assert!(!ids.split_whitespace().any(|id| id == "0"), "it runs as root: {ids}");
+    }
+    assert_eq!(line("CapEff:").split_whitespace().last(), Some("0000000000000000"), "it has root's powers");
+    // Nobody can have it otherwise.
+    let (other, cancel) = (scene.targets.join("other"), CancellationToken::new());
+    let request = Restore { run_as: Some("root"), ..scene.restore(&taken.snapshot.label, &other, &cancel) };
+    let ended = request.run(&|_| ()).await;
+    assert!(!nix::unistd::geteuid().is_root() || matches!(ended, Err(RestoreError::NoAccount(_))), "{ended:?}");
+    scene.undo(&directory).await;
 }
 
 #[tokio::test]
@@ -294,7 +347,7 @@ async fn what_the_server_cannot_read_is_refused_before_a_byte_moves() {
 }
 
 #[tokio::test]
-async fn another_ones_directory_is_refused_with_not_a_byte_changed() {
+async fn row_01_redis_takes_no_directory_of_another_one() {
     let scene = Scene::new(&[], None).await;
     let taken = take(&scene.source.url, &scene.bucket).await.unwrap();
     // The decoy: a living server's directory, and the restore of another drill.
@@ -307,15 +360,16 @@ async fn another_ones_directory_is_refused_with_not_a_byte_changed() {
     let other = Restore { drill: "drill-0", ..scene.restore(&taken.snapshot.label, &earlier, &cancel) };
     let restored = other.run(&|_| ()).await.unwrap();
     for directory in [decoy.path(), &earlier] {
-        let before = everything(directory);
+        let before = contents(directory);
         let found = redis::restored_url("drill-1", "orders-cache", directory, &scene.source.url).unwrap();
         assert!(found.is_none(), "this drill has restored nothing there");
         let cancel = CancellationToken::new();
-        let error = scene.restore(&taken.snapshot.label, directory, &cancel).run(&|_| ()).await.unwrap_err();
-        assert!(matches!(error, RestoreError::Foreign { .. }), "{error}");
+        let restored = scene.restore(&taken.snapshot.label, directory, &cancel).run(&|_| ()).await;
+        assert_eq!(contents(directory), before, "the decoy was changed");
+        assert!(matches!(restored, Err(RestoreError::Foreign { .. })), "{restored:?}");
         let error = redis::undo("drill-1", "orders-cache", directory, &scene.source.url).await.unwrap_err();
         assert!(matches!(error, RestoreError::Foreign { .. }), "{error}");
-        assert_eq!(everything(directory), before);
+        assert_eq!(contents(directory), before);
     }
     assert_eq!((keys(&living.url).await, keys(&restored.url).await), (1, 0));
     redis::undo("drill-0", "orders-cache", &earlier, &scene.source.url).await.unwrap();

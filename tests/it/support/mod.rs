@@ -1,16 +1,38 @@
 //! Real servers for the tests.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
+use lifeboat::digest::Digest;
+
+pub mod partition;
 pub mod postgres;
 pub mod pty;
 pub mod redis;
 pub mod s3;
 pub mod sandbox;
+pub mod small;
 
 /// The root of the checkout.
 pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below a directory, with the digest of its bytes. Where a server writes, a file may go while it is looked at.
+pub fn contents(directory: &Path) -> BTreeMap<PathBuf, Digest> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => all.extend(contents(&path)),
+            // A write that is just being finished has a scratch file beside it for a moment.
+            kind if kind.is_file() && !entry.file_name().to_string_lossy().contains('#') => {
+                all.insert(path.clone(), Digest::of_file(&path).unwrap().0);
+            }
+            _ => {}
+        }
+    }
+    all
 }
 
 /// A deterministic stream of numbers.

@@ -112,7 +112,7 @@ fn the_next_key_is_on_every_screen() {
 }
 
 #[test]
-fn nothing_from_outside_steers_the_terminal() {
+fn row_11_nothing_from_outside_steers_the_terminal() {
     let evil = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}evil\u{0}\r";
     let failure = Failure::new(evil, evil).now(evil);
     let story = go_gate()
@@ -131,7 +131,7 @@ fn nothing_from_outside_steers_the_terminal() {
         press(&mut app, keys);
         let screen = draw(&mut app, 160, 48);
         let bad = screen.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
-        assert_eq!(bad, None, "{screen}");
+        assert_eq!(bad, None, "the screen was steered:\n{screen}");
         assert!(!screen.contains("[2J") && !screen.contains("owned"), "{screen}");
     }
 }

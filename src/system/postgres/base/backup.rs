@@ -16,6 +16,7 @@ use super::manifest::{FORMAT, Manifest, Part};
 use super::tar::{BLOCK, Entry, Kind, TarError};
 use crate::clock;
 use crate::event::{BaseBackup, Failure, Lsn, Stream, Unit};
+use crate::mutant;
 use crate::process::{End, Spec};
 use crate::secret::Secret;
 use crate::store::{Bucket, StoreError, Upload};
@@ -203,7 +204,10 @@ impl Backup {
             .arg(label)
             .env("LC_ALL", "C");
         for (name, value) in url.environment()? {
-            spec = spec.env(name, value);
+            spec = match name {
+                "PGPASSWORD" if mutant::removes("10d") => spec.arg(format!("--dbname=password={value}")),
+                _ => spec.env(name, value),
+            };
         }
         let stop = self.cancel.child_token();
         let (output, from_child) = mpsc::channel(64);

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use super::Plan;
 use super::target::Place;
 use crate::event::{Failure, RecoveryTarget};
+use crate::mutant;
 use crate::process::Account;
 use crate::system::postgres::base::Manifest;
 use crate::system::postgres::control::Floor;
@@ -53,13 +54,18 @@ impl Settings<'_> {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{name} = '{value}'");
         };
+        if mutant::removes("5") {
+            set("include", ".lifeboat/source/postgresql.conf");
+        }
         set("cluster_name", "restored by lifeboat");
         set("listen_addresses", "127.0.0.1");
         set("port", &self.place.port.to_string());
         set("unix_socket_directories", &self.place.socket.display().to_string());
         set("ssl", "off");
         // A clone that archives would pollute the archive it came from.
-        set("archive_mode", "off");
+        if !mutant::removes("5") {
+            set("archive_mode", "off");
+        }
         set("primary_conninfo", "");
         set("primary_slot_name", "");
         set("wal_level", "replica");

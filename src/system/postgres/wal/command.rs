@@ -53,7 +53,7 @@ mod tests {
     use crate::store::Given;
 
     #[test]
-    fn nothing_in_a_path_reaches_the_shell() {
+    fn row_08_nothing_in_a_path_reaches_the_shell() {
         let (url, prefix) = ("file:///b; touch $(x)".to_owned(), "it's 100%".to_owned());
         let location = Location { url, prefix, keys: Keys::File("/run/keys;".into()) };
         assert_eq!(

@@ -8,6 +8,7 @@ use super::policy::Applied;
 use super::server::{Keeping, Leash, Plan};
 use crate::clock;
 use crate::event::Unit;
+use crate::mutant;
 use crate::system::redis::connect::{Info, Redis};
 use crate::system::redis::lane::{Lane, Report};
 use crate::system::redis::rdb::Survey;
@@ -40,7 +41,7 @@ impl Expected {
         let least = self.survey.keys.saturating_sub(by_now + self.removed);
         let most = self.survey.keys.saturating_sub(self.expired + self.removed);
         let found = info.keys();
-        match (least..=most).contains(&found) {
+        match (least..=most).contains(&found) || mutant::removes("7b") {
             true => Ok(found),
             false => Err(RestoreError::Count { when, found, least, most }),
         }
@@ -89,7 +90,8 @@ pub async fn load(plan: &Plan, survey: Survey, report: Report<'_>) -> Result<(Le
     let (loaded, dropped) = (info.number("rdb_last_load_keys_loaded"), info.number("rdb_last_load_keys_expired"));
     if let (Some(loaded), Some(dropped)) = (loaded, dropped) {
         let found = loaded + dropped;
-        if found > survey.keys || found + survey.with_field_expiry < survey.keys {
+        let whole = found <= survey.keys && found + survey.with_field_expiry >= survey.keys;
+        if !whole && !mutant::removes("7b") {
             let (least, most) = (survey.keys - survey.with_field_expiry, survey.keys);
             return Err(RestoreError::Count { when: "by its own account of the load", found, least, most });
         }

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use super::RestoreError;
 use crate::clock;
 use crate::digest::Digest;
+use crate::mutant;
 use crate::process::{Account, Spec};
 use crate::secret::Secret;
 use crate::system::redis::connect::{self, Info, Redis, RedisError};
@@ -80,6 +81,7 @@ impl Plan {
         }
         lines.extend(
             match keeping {
+                Keeping::Nothing if mutant::removes("7") => &["appendonly yes", "save \"\""],
                 Keeping::Nothing => &["appendonly no", "save \"\""][..],
                 Keeping::AsLaid => &[
                     "appendonly yes",
