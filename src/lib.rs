@@ -11,27 +11,27 @@
 //!
 //! | floor | room | owns |
 //! |---|---|---|
-//! | 0 | [`clock`] | the only room that reads time or sleeps |
-//! | 0 | [`secret`] | values that never print, and the redactor that knows them |
-//! | 0 | [`digest`] | hashes of stored bytes |
 //! | 0 | [`mutant`] | defences that the tests may take away; nothing in the program that people use |
-//! | 1 | [`document`] | files that people write: spanned TOML, schema, problems with line, caret and hint |
-//! | 1 | [`event`] | what happened ([`event::Event`]) and what the operator wants ([`event::Command`]) |
-//! | 2 | [`runbook`] | the file as written → a model that cannot be invalid, every problem with line and caret |
-//! | 3 | [`inventory`] | `lifeboat.toml`: systems, stores, contacts, objectives |
-//! | 4 | [`drill`] | the pure fold of events: state, clocks, RPO, verdict |
-//! | 4 | [`journal`] | append + fdatasync + hash chain, torn tail, output blobs, seal |
-//! | 4 | [`store`] | a bucket by URL |
-//! | 4 | [`process`] | child processes: groups, deadlines, an unprivileged user, their output as a stream |
-//! | 5 | [`system`] | PostgreSQL and Redis: identity, backup, restore, recover, check |
-//! | 6 | [`recovery`] | the recovery window over all systems, and the plan for a target |
-//! | 7 | [`action`] | one file a step kind |
-//! | 8 | [`engine`] | `decide`, the driver, the guard, resume; the socket by which views come and go |
-//! | 8 | [`replay`] | paces a journal |
-//! | 8 | [`report`] | a fold over the journal → Markdown, HTML, JSON; sign, verify |
-//! | 8 | [`tui`] | a stream of envelopes in, a sink of commands out |
-//! | 8 | [`sandbox`] | a whole incident on this machine: servers, application, ledger, damage |
-//! | 9 | [`cli`] | the command line, wiring, logging, exit codes |
+//! | 1 | [`clock`] | the only room that reads time or sleeps |
+//! | 1 | [`secret`] | values that never print, and the redactor that knows them |
+//! | 1 | [`digest`] | hashes of stored bytes |
+//! | 2 | [`document`] | files that people write: spanned TOML, schema, problems with line, caret and hint |
+//! | 2 | [`event`] | what happened ([`event::Event`]) and what the operator wants ([`event::Command`]) |
+//! | 3 | [`runbook`] | the file as written → a model that cannot be invalid, every problem with line and caret |
+//! | 4 | [`inventory`] | `lifeboat.toml`: systems, stores, contacts, objectives |
+//! | 5 | [`drill`] | the pure fold of events: state, clocks, RPO, verdict |
+//! | 5 | [`journal`] | append + fdatasync + hash chain, torn tail, output blobs, seal |
+//! | 5 | [`store`] | a bucket by URL |
+//! | 5 | [`process`] | child processes: groups, deadlines, an unprivileged user, their output as a stream |
+//! | 6 | [`system`] | PostgreSQL and Redis: identity, backup, restore, recover, check |
+//! | 7 | [`recovery`] | the recovery window over all systems, and the plan for a target |
+//! | 8 | [`action`] | one file a step kind |
+//! | 9 | [`engine`] | `decide`, the driver, the guard, resume; the socket by which views come and go |
+//! | 9 | [`replay`] | paces a journal |
+//! | 9 | [`report`] | a fold over the journal → Markdown, HTML, JSON; sign, verify |
+//! | 9 | [`tui`] | a stream of envelopes in, a sink of commands out |
+//! | 9 | [`sandbox`] | a whole incident on this machine: servers, application, ledger, damage |
+//! | 10 | [`cli`] | the command line, wiring, logging, exit codes |
 //!
 //! # One event log, four uses
 //!

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 
 use crate::event::{Failure, Outcome};
@@ -8,6 +10,9 @@ use crate::system::postgres::{self, Fence, Reporter};
 use super::command::with_variables;
 use super::postgres_backup::pass_on;
 use super::{Action, Context};
+
+/// How long the bucket may take to say whose backups it holds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `postgres.fence`: stops writes to the old primary and proves it by one that fails.
 pub struct PostgresFence;
@@ -41,6 +46,7 @@ async fn fence(context: &Context) -> Result<Outcome, Failure> {
     let (report, reports) = Reporter::channel(64);
     let fence = Fence {
         url: context.source_url(system)?,
+        system_identifier: backed_up(context, system).await,
         command: program(settings(system).command, context),
         cancel: context.cancel.clone(),
         report,
@@ -56,6 +62,17 @@ async fn fence(context: &Context) -> Result<Outcome, Failure> {
         true,
         evidence.detail,
     ))
+}
+
+/// The cluster that the bucket's backups are of. Fencing is urgent: a bucket that does not answer does not hold it up.
+async fn backed_up(context: &Context, system: &System) -> Option<u64> {
+    let bucket = context.bucket(system).ok()?;
+    let id = tokio::time::timeout(PATIENCE, postgres::catalogue::system_identifier(&bucket)).await;
+    let id = id.ok()?.ok().flatten();
+    if id.is_none() {
+        context.sink.say("mind: the backups do not say which cluster they are of; the address alone decides").await;
+    }
+    id
 }
 
 async fn lift(context: &Context) -> Result<Outcome, Failure> {

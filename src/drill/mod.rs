@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 
 use crate::clock::Stamp;
 use crate::event::{Ask, Envelope, Event, FORMAT, Measure, Opening, Pace, Status, Verdict};
+use crate::mutant;
 use crate::runbook::{self, OnFailure, Runbook, Step};
 
 pub use clocks::{Budget, Exposure, Rpo, Split};
@@ -167,6 +168,7 @@ impl DrillState {
         }
         let boot = Duration::from_millis(envelope.boot_ms);
         let elapsed = self.timeline.reference_elapsed + boot.saturating_sub(self.timeline.reference_boot);
+        let elapsed = if mutant::removes("13") { self.by_wall(envelope) } else { elapsed };
         let at = Moment { wall: envelope.at, elapsed: elapsed.max(self.latest.elapsed) };
         let activity = self.activity();
         self.split.account(activity, self.declared.map(|m| m.elapsed), self.latest.elapsed, at.elapsed);
@@ -175,17 +177,21 @@ impl DrillState {
         self.fold(&envelope.event, at);
     }
 
+    /// As the wall clock would have it.
+    fn by_wall(&self, envelope: &Envelope) -> Elapsed {
+        self.latest.elapsed + (envelope.at - self.latest.wall).to_std().unwrap_or_default()
+    }
+
     fn resumed(&mut self, envelope: &Envelope, boot_id: &str, operator: &str) {
         self.resumes += 1;
         self.operator = operator.to_owned();
         if self.timeline.boot_id != boot_id {
             // Boot time does not reach across a reboot; the wall clock is all there is, and that is said.
-            let gap = (envelope.at - self.latest.wall).to_std().unwrap_or_default();
-            self.clock_uncertain = true;
+            self.clock_uncertain = !mutant::removes("13b");
             self.timeline = Timeline {
                 boot_id: boot_id.to_owned(),
                 reference_boot: Duration::from_millis(envelope.boot_ms),
-                reference_elapsed: self.latest.elapsed + gap,
+                reference_elapsed: self.by_wall(envelope),
             };
         }
     }

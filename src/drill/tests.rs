@@ -163,7 +163,7 @@ fn machine_time_stands_apart_from_human_wait() {
 }
 
 #[test]
-fn a_stepped_wall_clock_bends_nothing() {
+fn row_13_a_stepped_wall_clock_bends_nothing() {
     let mut tape = Tape::new(&[]);
     tape.declared(10).passed(10, 20, "look");
     tape.wall_off = TimeDelta::days(3_650);

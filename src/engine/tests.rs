@@ -177,7 +177,7 @@ async fn what_is_done_is_not_repeated_after_the_program_is_gone() {
 }
 
 #[tokio::test]
-async fn a_command_in_doubt_is_never_repeated_without_a_person() {
+async fn row_23_a_command_in_doubt_is_never_repeated_without_a_person() {
     let bench = Bench::new(&logs("pay", ""));
     let (driver, handle) = bench.begin(None);
     drop(driver);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::{Answer, Ask};
+use crate::mutant;
 
 /// What a drill without a person may answer by itself.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +70,7 @@ impl Unattended {
                 (None, _) => needs("it asks for the recovery point; give a target in --answers"),
             },
             Ask::AfterFailure { .. } => Reply::Answer(Answer::Stop),
+            Ask::InDoubt { .. } if mutant::removes("23") => Reply::Answer(Answer::Retry),
             Ask::InDoubt { .. } => needs("it had started when the program ended, and nobody knows whether it happened"),
         }
     }

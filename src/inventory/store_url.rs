@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn plaintext_goes_no_further_than_this_machine() {
+    fn row_17_plaintext_goes_no_further_than_this_machine() {
         for host in ["127.0.0.1:9000", "localhost", "[::1]:9000", "127.8.8.8"] {
             assert!(s3(&format!("s3://acme/x?endpoint=http://{host}")).endpoint.unwrap().is_plain(), "{host}");
         }

@@ -300,7 +300,7 @@ fn faulty(dir: &DrillDir, room: usize, fails_sync: bool) -> Journal {
 }
 
 #[test]
-fn a_full_disk_can_still_record_the_end() {
+fn row_22_a_full_disk_can_still_record_the_end() {
     let (_state, dir) = written();
     let mut journal = faulty(&dir, 30, false);
     assert!(!journal.is_short_of_space());
@@ -313,7 +313,7 @@ fn a_full_disk_can_still_record_the_end() {
 }
 
 #[test]
-fn a_failed_sync_is_fatal_to_the_journal() {
+fn row_22_a_failed_sync_is_fatal_to_the_journal() {
     let (_state, dir) = written();
     let mut journal = faulty(&dir, 1 << 20, true);
     let head = journal.head();

@@ -15,6 +15,7 @@ use super::{local_zone, words};
 use crate::clock;
 use crate::digest::Digest;
 use crate::journal::{DrillDir, Journal, layout, read_blob};
+use crate::mutant;
 
 /// What to check, and by whose word.
 #[derive(Debug, Clone)]
@@ -84,6 +85,7 @@ impl Verification {
         }
         match self.signatures.iter().any(|signature| signature.role == Role::Operator) {
             true => Conclusion::Signed,
+            false if mutant::removes("14b") => Conclusion::Signed,
             false => Conclusion::Unsigned,
         }
     }
@@ -204,7 +206,8 @@ fn check_signatures(found: &mut Verification, request: &Request, dir: &Path, byt
         };
         let key = signature.public_key().clone();
         let print = fingerprint(&key);
-        if let Err(why) = PublicKey::from(key.clone()).verify(role.namespace(), bytes, signature) {
+        let fits = PublicKey::from(key.clone()).verify(role.namespace(), bytes, signature);
+        if let Err(why) = fits.or_else(|why| if mutant::removes("16") { Ok(()) } else { Err(why) }) {
             let why = match why {
                 ssh_key::Error::Namespace => format!("it is for {}", signature.namespace()),
                 _ => "statement or signature has changed".to_owned(),
@@ -262,6 +265,9 @@ fn check_journal(found: &mut Verification, path: &Path, statement: &Statement) {
         Err(why) => return found.bad(format!("the journal cannot be read: {why}")),
     };
     let actual = JournalSeal { head: read.head, events: read.envelopes.len() as u64, bytes, sha256 };
+    if mutant::removes("16b") {
+        return;
+    }
     if actual != *sealed {
         return found.bad(format!(
             "the journal is not the one of this statement: {} events up to {}, stated are {} up to {}",

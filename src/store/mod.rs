@@ -25,6 +25,7 @@ use object_store::{
 
 use crate::digest::{Digest, Hasher};
 use crate::inventory::StoreUrl;
+use crate::mutant;
 
 pub use error::{StoreError, Trouble};
 pub use keys::{Given, Keys};
@@ -128,7 +129,8 @@ impl Bucket {
 
     /// Writes an object that must not exist yet; it appears whole or not at all.
     pub async fn create(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let mode = if mutant::removes("15b") { PutMode::Overwrite } else { PutMode::Create };
+        let options = PutOptions { mode, ..PutOptions::default() };
         self.store
             .put_opts(&Key::from(key), PutPayload::from(bytes.into()), options)
             .await

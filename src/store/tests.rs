@@ -7,7 +7,7 @@ fn bucket() -> (tempfile::TempDir, Bucket) {
 }
 
 #[tokio::test]
-async fn an_object_is_never_overwritten() {
+async fn row_15_an_object_is_never_overwritten() {
     let (_directory, bucket) = bucket();
     bucket.create("wal/1", "one").await.unwrap();
     let error = bucket.create("wal/1", "two").await.unwrap_err();

@@ -113,7 +113,7 @@ fn assert_over(drill: &Path) {
 }
 
 #[test]
-fn a_drill_goes_on_when_its_terminal_dies() {
+fn row_20_a_drill_goes_on_when_its_terminal_dies() {
     let place = Place::new();
     let first = place.run();
     let engine = place.engine();
@@ -137,7 +137,7 @@ fn a_drill_goes_on_when_its_terminal_dies() {
 }
 
 #[test]
-fn a_line_that_hangs_up_changes_nothing_and_resume_comes_back_to_the_same_engine() {
+fn row_20_a_line_that_hangs_up_changes_nothing_and_resume_comes_back_to_the_same_engine() {
     let place = Place::new();
     // The terminal's end closes, as that of a lost SSH connection does.
     drop(place.run());

@@ -65,6 +65,12 @@ pub async fn list(bucket: &Bucket) -> Result<Catalogue, PgError> {
     })
 }
 
+/// The cluster whose WAL and backups the bucket holds; `None` while it says nothing.
+pub async fn system_identifier(bucket: &Bucket) -> Result<Option<u64>, PgError> {
+    let id = read_id(bucket).await.map_err(|error| crate::event::Failure::new("the archive's identity", error))?;
+    Ok(id.map(|id| id.system_identifier))
+}
+
 /// A backup's manifest by label.
 pub async fn manifest(bucket: &Bucket, label: &str) -> Result<Manifest, PgError> {
     let bytes = bucket.read(&Manifest::key(label)).await?;

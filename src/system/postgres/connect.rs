@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn plaintext_stays_on_this_machine() {
+    fn row_17_plaintext_stays_on_this_machine() {
         for local in ["127.0.0.1", "localhost", "[::1]", "%2Frun%2Fpg"] {
             assert!(
                 url(&format!("postgresql://app@{local}/orders?sslmode=disable")).unwrap().environment().is_ok(),

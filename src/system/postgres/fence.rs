@@ -69,6 +69,8 @@ impl Evidence {
 pub struct Fence {
     /// A superuser's.
     pub url: Secret,
+    /// The cluster whose backups are about to be restored, where they say: no other one is fenced.
+    pub system_identifier: Option<u64>,
     /// Run first, for a primary that SQL cannot stop.
     pub command: Option<Spec>,
     pub cancel: CancellationToken,
@@ -86,6 +88,16 @@ impl Fence {
         match url.connect().await {
             Ok(client) => {
                 let identity = Identity::read(&client, &url.address()).await?;
+                if let Some(expected) = self.system_identifier
+                    && expected != identity.system_identifier
+                    && !mutant::removes("2b")
+                {
+                    return Err(Failure::new(
+                        "the server was not fenced: it is another cluster than the one that was backed up",
+                        format!("{}; the backups are of system {expected}", identity.fingerprint()),
+                    )
+                    .now("look what answers at that address; the inventory's `url` must lead to the source"));
+                }
                 self.report.say(format!("fencing {}", identity.fingerprint())).await;
                 self.close(&client, &url, &mut limits).await?;
             }

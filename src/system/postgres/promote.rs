@@ -93,7 +93,8 @@ impl Promote {
         let client = url.connect().await?;
         let identity = Identity::read(&client, &url.address()).await?;
         let here = self.directory.canonicalize().ok();
-        if identity.data_directory.as_ref().and_then(|path| path.canonicalize().ok()) != here {
+        let directory = identity.data_directory.as_ref().and_then(|path| path.canonicalize().ok());
+        if directory != here && !mutant::removes("2") {
             return Err(Failure::new(
                 "the server was not promoted",
                 format!(

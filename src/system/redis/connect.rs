@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn plaintext_leaves_the_machine_only_when_the_url_says_so() {
+    async fn row_17_plaintext_leaves_the_machine_only_when_the_url_says_so() {
         // 192.0.2.0/24 is reserved for documentation: nothing answers there.
         let error = Redis::connect(&secret("redis://192.0.2.1:6379")).await.err().unwrap();
         assert!(matches!(&error, RedisError::Plaintext { address } if address == "192.0.2.1:6379"), "{error}");

@@ -6,7 +6,13 @@ use tokio_util::sync::CancellationToken;
 use crate::support::postgres::Primary;
 
 pub fn fence(url: &Secret) -> Fence {
-    Fence { url: url.clone(), command: None, cancel: CancellationToken::new(), report: Reporter::silent() }
+    Fence {
+        url: url.clone(),
+        system_identifier: None,
+        command: None,
+        cancel: CancellationToken::new(),
+        report: Reporter::silent(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use lifeboat::clock;
 use lifeboat::event::RecoveryTarget;
 use lifeboat::secret::Secret;
 use lifeboat::system::postgres::restore::undo;
-use lifeboat::system::postgres::{Promote, Proof, Reporter, Restored, Url};
+use lifeboat::system::postgres::{Fence, Promote, Proof, Reporter, Restored, Url};
 
 use super::fence::fence;
 use super::restore::{DIGEST, at, restore_of, run, shop};
@@ -66,7 +66,7 @@ async fn a_dropped_table_is_back_once_promoted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_was_looked_at_is_promoted() {
+async fn row_02_only_what_was_looked_at_is_promoted() {
     let (primary, _, target) = dropped().await;
     let (_clone, result) = run(restore_of(&primary, target, false, "clone").await).await;
     let restored = result.expect("the restore succeeds");
@@ -163,4 +163,41 @@ async fn row_04_two_servers_never_take_writes_at_once() {
     assert!(writable.is_err_and(|failure| failure.what.contains("may still take writes")));
     fenced.expect("the fence holds");
     promoted.expect("it is promoted");
+}
+
+/// A clone shares the system identifier, the timeline, the version, the role and the database of its twin.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_02_a_twin_at_the_address_is_not_promoted() {
+    let primary = shop().await;
+    primary.archive().await;
+    let (_one, result) = run(restore_of(&primary, RecoveryTarget::Latest, true, "one").await).await;
+    let one = result.expect("the restore succeeds");
+    let (_two, result) = run(restore_of(&primary, RecoveryTarget::Latest, true, "two").await).await;
+    let two = result.expect("the restore succeeds");
+    assert_eq!(one.lsn, two.lsn);
+    primary.down("fast").await;
+    // Meanwhile the address leads to the other.
+    let mut swapped = promotion(&one, Proof::Source(primary.url.clone()));
+    swapped.url = Secret::new(two.url.clone());
+    let result = swapped.run().await;
+    assert_eq!(at(&two, "select pg_is_in_recovery()").await, "t", "another server was promoted: {result:?}");
+    assert!(result.is_err_and(|failure| failure.why.contains("answers from")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_02_another_cluster_at_the_address_is_not_fenced() {
+    let (primary, other) = (shop().await, Primary::start().await);
+    other.sql("create role app login").await;
+    let hba = std::fs::read_to_string(other.data.join("pg_hba.conf")).unwrap();
+    let id = lifeboat::system::postgres::catalogue::system_identifier(&primary.bucket()).await.unwrap();
+    assert_eq!(
+        id.map(|id| id.to_string()),
+        Some(primary.value("select system_identifier from pg_control_system()").await)
+    );
+    // The inventory's address leads to another database by now.
+    let swapped = Fence { system_identifier: id, ..fence(&other.url) };
+    let failure = swapped.run().await.err();
+    assert_eq!(std::fs::read_to_string(other.data.join("pg_hba.conf")).unwrap(), hba, "another cluster was fenced");
+    assert!(failure.is_some_and(|failure| failure.what.contains("another cluster")));
+    Fence { system_identifier: id, ..fence(&primary.url) }.run().await.expect("the right one is fenced");
 }

@@ -373,6 +373,33 @@ async fn row_01_the_restore_of_another_drill_is_not_ours() {
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "its server was stopped");
 }
 
+/// Four operators, each with a drill of their own, into one directory at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_19_of_simultaneous_starts_one_wins() {
+    let primary = shop().await;
+    primary.archive().await;
+    let directory = primary.path("target");
+    let clone = Clone { directory: directory.clone() };
+    let mut starts = Vec::new();
+    for n in 0..4 {
+        let mut restore = restore_of(&primary, RecoveryTarget::Latest, true, "target").await;
+        restore.owner.drill = format!("drill-{n}");
+        starts.push(restore.run());
+    }
+    let results = futures::future::join_all(starts.into_iter().map(tokio::spawn)).await;
+    let results: Vec<_> = results.into_iter().map(|result| result.expect("no panic")).collect();
+    let winners: Vec<usize> = (0..4).filter(|n| results[*n].is_ok()).collect();
+    assert_eq!(winners.len(), 1, "of 4 starts, not exactly one won: {results:?}");
+    for failure in results.iter().filter_map(|result| result.as_ref().err()) {
+        let refused = failure.why.contains("another Lifeboat") || failure.why.contains("by drill");
+        assert!(refused, "of 4 starts, not exactly one won: {failure:?}");
+    }
+    let marker = lifeboat::system::postgres::restore::read_marker(&directory).unwrap().unwrap();
+    assert_eq!(marker.owner.drill, format!("drill-{}", winners[0]), "the directory is said to be a loser's");
+    assert_eq!(at(results[winners[0]].as_ref().unwrap(), STATE).await, "true paused");
+    drop(clone);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn row_05_a_clone_never_writes_into_the_archive_it_came_from() {
     let primary = shop().await;

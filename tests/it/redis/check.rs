@@ -67,7 +67,7 @@ async fn a_command_answers_in_json_and_what_destroys_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused() {
+async fn row_17_redis_a_certificate_that_nobody_vouches_for_is_refused() {
     let home = open_directory();
     let (key, certificate) = (home.path().join("key.pem"), home.path().join("cert.pem"));
     let made = std::process::Command::new("openssl")

@@ -113,7 +113,7 @@ fn message(stream: &mut impl Read) -> Vec<u8> {
 }
 
 #[test]
-fn an_agent_that_dies_at_any_stage_leaves_the_statement_unsigned() {
+fn row_14_an_agent_that_dies_at_any_stage_leaves_the_statement_unsigned() {
     let state = tempfile::tempdir().unwrap();
     let agent = RealAgent::start(state.path());
     ssh_keygen("ed25519", &state.path().join("key"));
@@ -125,7 +125,8 @@ fn an_agent_that_dies_at_any_stage_leaves_the_statement_unsigned() {
             let signed = client.keys().and_then(|keys| sign(&dir, Role::Operator, "ada", &keys[0]));
             assert!(matches!(signed, Err(SignError::Agent { .. })), "message {dies_at}, {room} bytes: {signed:?}");
             assert!(!dir.join(Role::Operator.file_name()).exists());
-            assert_eq!(verify(&Request::new(&dir)).conclusion(), Conclusion::Unsigned);
+            let found = verify(&Request::new(&dir)).conclusion();
+            assert_eq!(found, Conclusion::Unsigned, "an unsigned statement was reported as another");
         }
     }
 }
@@ -144,11 +145,11 @@ impl<S: Signer> Signer for Liar<S> {
 }
 
 #[test]
-fn a_signature_is_checked_before_it_is_kept() {
+fn row_14_a_signature_is_checked_before_it_is_kept() {
     let state = tempfile::tempdir().unwrap();
     let dir = report::write(story::passed(state.path(), "019a-1").path()).unwrap().dir;
     let key = make_key(&state.path().join("key"), "").unwrap();
     let signed = sign(&dir, Role::Operator, "ada", &Liar(open(&key)));
-    assert!(matches!(signed, Err(SignError::BadSignature(_))));
+    assert!(matches!(signed, Err(SignError::BadSignature(_))), "a signature that does not fit was kept");
     assert!(!dir.join(Role::Operator.file_name()).exists());
 }

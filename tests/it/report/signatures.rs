@@ -168,17 +168,18 @@ fn one_key_for_two_roles_is_refused_by_verify_too() {
 }
 
 #[test]
-fn a_signature_fits_no_other_drill() {
+fn row_16_a_signature_fits_no_other_drill() {
     let Signed { state, dir, allowed, ada } = signed();
     let other = report::write(story::passed(state.path(), "019a-2").path()).unwrap().dir;
     std::fs::copy(dir.join(Role::Operator.file_name()), other.join(Role::Operator.file_name())).unwrap();
     let request = |dir: &Path| Request { allowed_signers: Some(allowed.clone()), ..Request::new(dir) };
     assert_eq!(verify(&request(&dir)).conclusion(), Conclusion::Signed);
-    assert_eq!(verify(&request(&other)).conclusion(), Conclusion::Refused);
+    assert_eq!(verify(&request(&other)).conclusion(), Conclusion::Refused, "a signature was taken for another drill");
     // Nor with its statement, nor with its whole report: the journal beside it is another one.
     for name in ["statement.json", "report.md", "report.html", "report.json"] {
         std::fs::copy(dir.join(name), other.join(name)).unwrap();
-        assert_eq!(verify(&request(&other)).conclusion(), Conclusion::Refused, "{name}");
+        let found = verify(&request(&other)).conclusion();
+        assert_eq!(found, Conclusion::Refused, "another drill's report was taken for this one's, with its {name}");
     }
     drop(ada);
 }

@@ -132,7 +132,7 @@ fn row_11_nothing_from_outside_steers_the_terminal() {
         let screen = draw(&mut app, 160, 48);
         let bad = screen.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
         assert_eq!(bad, None, "the screen was steered:\n{screen}");
-        assert!(!screen.contains("[2J") && !screen.contains("owned"), "{screen}");
+        assert!(!screen.contains("[2J") && !screen.contains("owned"), "the screen was steered:\n{screen}");
     }
 }
 

@@ -156,7 +156,7 @@ fn leaving_gives_the_terminal_back() {
 }
 
 #[test]
-fn a_signal_gives_the_terminal_back() {
+fn row_21_a_signal_gives_the_terminal_back() {
     for deadly in [Signal::SIGTERM, Signal::SIGHUP] {
         let mut terminal = start("", 80, 24);
         terminal.wait_for("Restore orders-db and stop at the point");

@@ -101,8 +101,8 @@ impl Target {
         plan: &Plan,
         account: Option<&Account>,
     ) -> Result<(Self, Option<Marker>), Failure> {
-        let refused = |why: String| Failure::new(format!("{} is not a place to restore to", path.display()), why);
-        let elsewhere = "give `restore.directory` of the system another, empty directory";
+        let refused = |why: String| refusal(path, why);
+        let elsewhere = ELSEWHERE;
         if !path.is_absolute() || path.parent().is_none() {
             return Err(refused("it is not an absolute path below the root".to_owned()).now(elsewhere));
         }
@@ -112,12 +112,28 @@ impl Target {
             Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, account)?,
             Err(error) => return Err(failed("looking at", path)(error)),
         }
+        Self::admit(path, owner)?;
+        let target = Self::lock(path).await?;
+        // What was seen without the lock may have been another one's beginning.
+        let before = if mutant::removes("19") { None } else { Self::admit(path, owner)? };
+        if before.is_none() {
+            target.mark(&Marker { format: 1, owner: owner.clone(), plan: plan.clone(), state: State::Unpacking })?;
+        }
+        Ok((target, before))
+    }
+
+    /// Looks whether a directory that exists may be used, and changes nothing. Returns its marker.
+    fn admit(path: &Path, owner: &Owner) -> Result<Option<Marker>, Failure> {
+        let refused = |why: String| refusal(path, why);
+        let elsewhere = ELSEWHERE;
         let entries: Vec<String> = std::fs::read_dir(path)
             .and_then(|entries| entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned())).collect())
             .map_err(failed("listing", path))?;
         let before = read_marker(path)?;
         match &before {
-            None if entries.iter().all(|name| name == LOCK) || mutant::removes("1") => {}
+            // The beginnings of another one count as empty: its lock will be waited for.
+            None if entries.iter().all(|name| name == LOCK || *name == format!("{MARKER}.new")) => {}
+            None if mutant::removes("1") => {}
             None => {
                 let first = entries.iter().min().cloned().unwrap_or_default();
                 let what =
@@ -126,7 +142,9 @@ impl Target {
                     .now(elsewhere));
             }
             Some(Marker { owner: other, .. })
-                if (&other.drill, &other.system) != (&owner.drill, &owner.system) && !mutant::removes("1b") =>
+                if (&other.drill, &other.system) != (&owner.drill, &owner.system)
+                    && !mutant::removes("1b")
+                    && !mutant::removes("19") =>
             {
                 return Err(refused(format!("it holds the restore of {} by drill {}", other.system, other.drill))
                     .now("undo that restore, or give this one another directory"));
@@ -144,11 +162,7 @@ impl Target {
                 }
             }
         }
-        let target = Self::lock(path).await?;
-        if before.is_none() {
-            target.mark(&Marker { format: 1, owner: owner.clone(), plan: plan.clone(), state: State::Unpacking })?;
-        }
-        Ok((target, before))
+        Ok(before)
     }
 
     /// Takes a directory whose marker is of this drill and system, promoted or not.
@@ -168,7 +182,7 @@ impl Target {
         let file = file.map_err(failed("locking", path))?;
         // A child that is just being started shares every lock of this program for a moment.
         let patience = clock::boot_now() + Duration::from_secs(2);
-        while file.try_lock().is_err() {
+        while !mutant::removes("19") && file.try_lock().is_err() {
             if clock::boot_now() > patience {
                 return Err(Failure::new(
                     format!("{} is in use", path.display()),
@@ -242,13 +256,23 @@ impl Target {
     }
 }
 
+const ELSEWHERE: &str = "give `restore.directory` of the system another, empty directory";
+
+fn refusal(path: &Path, why: String) -> Failure {
+    Failure::new(format!("{} is not a place to restore to", path.display()), why)
+}
+
 fn create(path: &Path, account: Option<&Account>) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt as _;
     let mut missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
     while let Some(next) = missing.pop() {
         // Only the data directory itself is closed to others: the server's user must be able to pass through the rest.
         let mode = if missing.is_empty() { 0o700 } else { 0o755 };
-        std::fs::DirBuilder::new().mode(mode).create(next).map_err(failed("creating", next))?;
+        match std::fs::DirBuilder::new().mode(mode).create(next) {
+            // Another one was faster; whose it is will be looked at.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            created => created.map_err(failed("creating", next))?,
+        }
         account.map_or(Ok(()), |account| account.give(next)).map_err(failed("giving away", next))?;
     }
     Ok(())

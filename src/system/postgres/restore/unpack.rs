@@ -170,7 +170,7 @@ impl Work {
         }
         drained?;
         let (found, bytes) = (source.hasher.finish(), source.bytes);
-        if found != part.digest || bytes != part.bytes {
+        if (found != part.digest || bytes != part.bytes) && !mutant::removes("15") {
             let expected = part.digest;
             return Err(Trouble::Damaged(format!(
                 "expected {} bytes with SHA-256 {expected}, found {bytes} with {found}",
