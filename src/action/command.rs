@@ -141,8 +141,12 @@ pub(super) async fn execute(spec: Spec, context: &Context) -> Outcome {
         true => Outcome::passed("exit code 0"),
         false => {
             let words = stderr.lines().last().or(stdout.lines().last()).unwrap_or("it said nothing").trim().to_owned();
+            let how = match end {
+                End::Signalled(_) => format!("was {end}"),
+                _ => format!("ended with {end}"),
+            };
             Outcome::failed(
-                Failure::new(format!("“{title}” ended with {end}"), words)
+                Failure::new(format!("“{title}” {how}"), words)
                     .now("Read its output, put the cause right, then retry or skip with a reason."),
             )
         }

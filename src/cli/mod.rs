@@ -1,5 +1,9 @@
 //! The command line: one file a subcommand, wiring, logging, exit codes.
 
+// First: its macros are for all that follow.
+#[macro_use]
+mod say;
+
 mod attach;
 mod completions;
 mod error;
@@ -115,9 +119,17 @@ pub fn main() -> ExitCode {
     // Already installed only when a test runs `main` twice.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse_from(args);
-    match dispatch(cli) {
+    let code = match dispatch(cli) {
         Ok(code) => code,
         Err((error, json)) => error.report(json),
+    };
+    match say::lost() {
+        Some(why) if code == ExitCode::SUCCESS => CliError::failed(
+            Failure::new("not everything could be printed", format!("standard output: {why}"))
+                .now("What was done is done. Send the output elsewhere and ask again."),
+        )
+        .report(false),
+        _ => code,
     }
 }
 

@@ -85,7 +85,12 @@ pub fn beside(global: &Global, dir: &DrillDir) -> Global {
 pub fn find(global: &Global, word: Option<&str>) -> Result<DrillDir> {
     if let Some(word) = word {
         let path = Path::new(word);
-        if path.join(journal::layout::JOURNAL).exists() {
+        let journal = path.join(journal::layout::JOURNAL);
+        // A disk that does not answer is no reason to say that there is no such drill.
+        let exists = journal.try_exists().map_err(|error| {
+            CliError::failed(Failure::new(format!("cannot look at {}", journal.display()), error).now("Mend the disk."))
+        })?;
+        if exists {
             let path = std::path::absolute(path)
                 .map_err(|error| CliError::usage(Failure::new(format!("cannot use {word}"), error)))?;
             return Ok(DrillDir::at(path));

@@ -67,9 +67,9 @@ impl Journal {
         let file =
             OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path).map_err(failed("creating"))?;
         let hold = Hold::take(&file, &path)?;
-        sync_dir(dir.path()).map_err(failed("syncing the folder of"))?;
-        if let Some(parent) = dir.path().parent() {
-            sync_dir(parent).map_err(failed("syncing the folder above"))?;
+        // The folder of all drills may be as new as the drill: its own name is durable once the folder above it is synced.
+        for folder in dir.path().ancestors().take(3) {
+            sync_dir(folder).map_err(failed("syncing the folders of"))?;
         }
         Ok(Self::begin(path, Box::new(file), hold, 0, Digest::ZERO, 0))
     }

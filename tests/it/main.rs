@@ -15,6 +15,7 @@ mod s3;
 mod sandbox;
 mod silent;
 mod support;
+mod sweep;
 mod targets;
 mod tui;
 mod wal_reader;

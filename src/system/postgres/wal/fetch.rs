@@ -1,7 +1,7 @@
 //! `restore_command`: a rename when the stager was faster, the bucket otherwise. Without a stage hit nothing is set up
 //! that a rename does not need: no runtime, no bucket.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,7 +93,8 @@ impl Fetch {
         for left in (0..TRIES).rev() {
             match runtime.block_on(self.once(file)) {
                 Err(error) if error.may_pass() && left > 0 => {
-                    eprintln!("lifeboat wal fetch: {error}; trying again");
+                    // Standard error is PostgreSQL's log, perhaps on a full disk; the next try matters more.
+                    let _ = writeln!(io::stderr(), "lifeboat wal fetch: {error}; trying again");
                     clock::block(pause);
                     pause *= 2;
                 }
