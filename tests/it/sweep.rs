@@ -162,3 +162,22 @@ fn some_faults_by_name() {
     }
     sweep(&scene, &all);
 }
+
+/// Standard error of PostgreSQL's commands is its log, perhaps on the disk that is full. Of a `restore_command` PostgreSQL
+/// takes any code below 126 for the end of the archive.
+#[test]
+fn a_full_disk_behind_the_log_is_never_told_as_the_end_of_the_archive() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut fetch = std::process::Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+    // It has something to say: two words are missing.
+    fetch.args(["wal", "fetch"]);
+    assert_eq!(fetch.stderr(full()).status().unwrap().code(), Some(255));
+    // A list that nobody got is no success.
+    let mut drills = std::process::Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+    drills.args(["drills", "--json", "--state-dir"]).arg(folder.path());
+    let output = drills.stdout(full()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("lifeboat: not everything could be printed"), "{said}");
+}
