@@ -78,7 +78,8 @@ impl Place {
     }
 
     fn engine(&self) -> Pid {
-        let holder = std::fs::read_to_string(self.drill().join("journal.holder")).expect("somebody holds the journal");
+        let holder =
+            std::fs::read_to_string(self.drill().join("journal.holder")).expect("the engine went with its terminal");
         Pid::from_raw(holder.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a pid"))
     }
 
@@ -144,7 +145,7 @@ fn row_20_a_line_that_hangs_up_changes_nothing_and_resume_comes_back_to_the_same
     let engine = place.engine();
     let mut back = place.terminal(&["resume"]);
     back.wait_for("Stand before the gate");
-    assert_eq!(place.engine(), engine);
+    assert_eq!(place.engine(), engine, "the engine went with its terminal");
     place.open_the_gate();
     back.wait_for("yes, it is so");
     say_yes(&mut back);
