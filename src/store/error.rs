@@ -17,6 +17,8 @@ pub enum StoreError {
     BadUrl(#[from] BadUrl),
     #[error("the keys for {bucket} cannot be read from {path}: {why}")]
     Keys { bucket: String, path: PathBuf, why: String },
+    #[error("{bucket} was there and is not any more, so nothing is written: {why}")]
+    Gone { bucket: String, why: String },
     #[error("{key} is not in {bucket}")]
     NotFound { bucket: String, key: String },
     #[error("{key} already exists in {bucket}, and objects are never overwritten")]

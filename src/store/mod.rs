@@ -6,10 +6,16 @@
 mod error;
 mod keys;
 mod s3;
+/// Device and inode.
+fn identity(directory: &Path) -> std::io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(directory).map(|found| (found.dev(), found.ino()))
+}
+
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,6 +65,8 @@ pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     name: String,
     url: String,
+    /// A directory on this machine: device and inode say whether it still is the one that was opened.
+    directory: Option<(PathBuf, (u64, u64))>,
     /// Behind a network.
     cloud: Option<AwsCredentialProvider>,
     /// By how much a time of modification may have been cut.
@@ -87,7 +95,14 @@ impl Bucket {
                 let folder = [url.prefix.as_str(), prefix].into_iter().filter(|part| !part.is_empty());
                 let folder = folder.collect::<Vec<_>>().join("/");
                 let (name, url) = (format!("s3://{}/{folder}", url.bucket), url.to_string());
-                Ok(Self { store: within(store, &folder), name, url, cloud, grain: TimeDelta::milliseconds(999) })
+                Ok(Self {
+                    store: within(store, &folder),
+                    name,
+                    url,
+                    directory: None,
+                    cloud,
+                    grain: TimeDelta::milliseconds(999),
+                })
             }
         }
     }
@@ -97,13 +112,28 @@ impl Bucket {
         if !directory.is_absolute() {
             return Err(bad("the directory must be absolute".to_owned()));
         }
+        let opened = identity(directory).map_err(|error| bad(error.to_string()))?;
         let store =
             LocalFileSystem::new_with_prefix(directory).map_err(|error| bad(error.to_string()))?.with_fsync(true);
         let name = match prefix {
             "" => url.to_owned(),
             prefix => format!("{}/{prefix}", url.trim_end_matches('/')),
         };
-        Ok(Self { store: within(store, prefix), name, url: url.to_owned(), cloud: None, grain: TimeDelta::zero() })
+        let directory = Some((directory.to_owned(), opened));
+        let (store, url) = (within(store, prefix), url.to_owned());
+        Ok(Self { store, name, url, directory, cloud: None, grain: TimeDelta::zero() })
+    }
+
+    /// Before anything is written: the store would make a directory that is missing, and what is written below a mount
+    /// point whose bucket went away is found by nobody.
+    fn is_still_there(&self) -> Result<(), StoreError> {
+        let Some((directory, opened)) = &self.directory else { return Ok(()) };
+        let why = match identity(directory) {
+            Ok(found) if found == *opened => return Ok(()),
+            Ok(_) => "another directory is in its place".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(StoreError::Gone { bucket: self.name.clone(), why })
     }
 
     /// Where it was found: the URL that it was opened by, with what the environment added. No secret is in it.
@@ -129,6 +159,7 @@ impl Bucket {
 
     /// Writes an object that must not exist yet; it appears whole or not at all.
     pub async fn create(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
+        self.is_still_there()?;
         let mode = if mutant::removes("15b") { PutMode::Overwrite } else { PutMode::Create };
         let options = PutOptions { mode, ..PutOptions::default() };
         self.store
@@ -225,6 +256,7 @@ impl Bucket {
 
     /// Begins a streaming write; nothing appears under `key` before [`Upload::finish`].
     pub async fn upload(&self, key: &str) -> Result<Upload, StoreError> {
+        self.is_still_there()?;
         let upload =
             self.store.put_multipart(&Key::from(key)).await.map_err(|source| self.error("writing", key, source))?;
         Ok(Upload {

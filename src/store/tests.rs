@@ -52,3 +52,19 @@ async fn a_create_whose_answer_was_lost_is_told_from_anothers() {
     bucket.settle("base/a/manifest.json", "one").await.unwrap();
     assert!(matches!(bucket.settle("base/a/manifest.json", "two").await, Err(StoreError::Exists { .. })));
 }
+
+#[tokio::test]
+async fn nothing_is_written_in_the_place_of_a_bucket_that_went_away() {
+    let (directory, bucket) = bucket();
+    let away = directory.path().with_extension("away");
+    std::fs::rename(directory.path(), &away).unwrap();
+    assert!(matches!(bucket.create("wal/1", "one").await, Err(StoreError::Gone { .. })));
+    assert!(matches!(bucket.upload("base/a").await, Err(StoreError::Gone { .. })));
+    assert!(!directory.path().exists());
+    // An empty mount point is no bucket either.
+    std::fs::create_dir(directory.path()).unwrap();
+    assert!(matches!(bucket.create("wal/1", "one").await, Err(StoreError::Gone { .. })));
+    std::fs::remove_dir(directory.path()).unwrap();
+    std::fs::rename(&away, directory.path()).unwrap();
+    bucket.create("wal/1", "one").await.unwrap();
+}

@@ -281,7 +281,9 @@ impl Watch<'_> {
         });
         let ours = lines.iter().rfind(|line| line.starts_with("lifeboat wal")).map(|line| (*line).to_owned());
         let Some(at) = fatal else {
-            let why = ours.or_else(|| lines.last().map(|line| (*line).to_owned())).unwrap_or_default();
+            let last = lines.last().map(|line| (*line).to_owned());
+            let why = ours.or(last).filter(|line| !line.is_empty());
+            let why = why.unwrap_or_else(|| "it was killed, or short of memory: its log says nothing".to_owned());
             return Failure::new("the restored server ended", why).now(format!("read {}", self.log.display()));
         };
         let message =
