@@ -4,6 +4,7 @@ mod bad_input;
 mod cockpit;
 mod drill;
 mod invalid_files;
+mod kills;
 mod orders;
 mod points;
 mod postgres;
