@@ -2,6 +2,7 @@ mod architecture;
 mod attach;
 mod bad_input;
 mod cockpit;
+mod corpus;
 mod drill;
 mod invalid_files;
 mod kills;

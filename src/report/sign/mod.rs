@@ -172,7 +172,7 @@ pub(super) fn signatures(dir: &Path) -> Option<Vec<(Role, Result<SshSig, String>
 }
 
 /// Reads an armoured signature, and only as OpenSSH writes it: the parser forgives lengths that stock tools do not.
-fn read_signature(pem: &[u8]) -> Result<SshSig, String> {
+pub fn read_signature(pem: &[u8]) -> Result<SshSig, String> {
     let signature = SshSig::from_pem(pem).map_err(|why| why.to_string())?;
     let canonical = signature.to_pem(LineEnding::LF).map_err(|why| why.to_string())?;
     let bare = |text: &[u8]| text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect::<Vec<_>>();

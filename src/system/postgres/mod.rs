@@ -25,7 +25,7 @@ mod source;
 mod tls;
 pub mod wal;
 
-pub use base::{Backup, Manifest, Part};
+pub use base::{Backup, Manifest, Part, tar};
 pub use check::{Checked, Checks};
 pub use connect::{TIMEOUT, Url, address, connect};
 pub use control::{ControlData, Floor, programs};

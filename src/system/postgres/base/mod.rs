@@ -3,7 +3,7 @@
 mod backup;
 mod checksum;
 mod manifest;
-mod tar;
+pub mod tar;
 
 pub use backup::Backup;
 pub(super) use checksum::{Checksum, PgManifest};
