@@ -77,7 +77,7 @@ fn the_whole_drill_without_a_person() {
     // saved into it before that, and what the WAL said was kept; whatever was there is as it was.
     let mut after = listing(&bucket);
     let kept = after.keys().filter(|path| path.starts_with(bucket.join("orders-db/wal-index"))).count();
-    assert!(kept > 2, "{after:?}");
+    assert!(kept > 0, "{after:?}");
     let may_come = |path: &Path| {
         ["orders-cache/aof", "orders-db/wal-index"].iter().any(|folder| path.starts_with(bucket.join(folder)))
     };
