@@ -147,7 +147,12 @@ impl Target {
                     && !mutant::removes("19") =>
             {
                 return Err(refused(format!("it holds the restore of {} by drill {}", other.system, other.drill))
-                    .now("undo that restore, or give this one another directory"));
+                    .now(format!(
+                        "undo it in that drill while that is open; when it is over, end the server in it (pg_ctl -D {0} \
+                         stop) and move it aside (mv {0} {0}.{1}). Or give this restore another directory",
+                        path.display(),
+                        other.drill
+                    )));
             }
             Some(Marker { state: State::Promoted { at, .. }, .. }) => {
                 return Err(refused(format!("the server in it was promoted at {at} and may hold new writes"))
