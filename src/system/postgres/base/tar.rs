@@ -93,11 +93,11 @@ impl Entry {
 /// Octal digits, or big-endian bytes where the first bit is set.
 fn number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 != 0 {
-        let rest = &field[field.len() - 8..];
-        return field[1..field.len() - 8]
-            .iter()
-            .all(|b| *b == 0)
-            .then(|| rest.iter().fold(0, |n, b| n << 8 | u64::from(*b)));
+        // Fields have 8 or 12 bytes; what does not fit into 64 bits is no number of ours.
+        let value = &field[1..];
+        let (high, low) = value.split_at(value.len().saturating_sub(8));
+        let fits = field[0] == 0x80 && high.iter().all(|byte| *byte == 0);
+        return fits.then(|| low.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)));
     }
     let digits: Vec<u8> = field.iter().copied().filter(|b| !matches!(b, 0 | b' ')).collect();
     digits.iter().try_fold(0_u64, |n, b| match b {
