@@ -115,6 +115,7 @@ async fn row_10_a_secret_is_in_no_artefact_and_no_process_list() {
             "do = \"command\"\nscript = 'for n in $(seq 0 7 700); do dd if=leak bs=1 skip=$n count=7 2>/dev/null; sleep 0.001; done'",
         ),
         step("json", "do = \"command\"\nscript = 'cat leak.json'"),
+        step("colours", "do = \"command\"\nscript = 'cat leak.colours'"),
         step("told", "do = \"command\"\nargv = [\"printf\", \"%s\", \"{told}\"]"),
         step("back-up-db", "do = \"postgres.backup\"\nsystem = \"db\""),
         step("back-up-cache", "do = \"redis.snapshot\"\nsystem = \"cache\""),
@@ -127,6 +128,9 @@ async fn row_10_a_secret_is_in_no_artefact_and_no_process_list() {
     let head = "systems = { db = \"postgres\", cache = \"redis\" }\nvariables = { told = {} }";
     let drill = Small::new(&systems, head, &steps.concat());
     std::fs::write(drill.path("leak"), spellings().join("\n")).unwrap();
+    // As what colours its findings writes it: whole again only when the escapes are taken out.
+    let letters: Vec<String> = SECRET.chars().map(|letter| format!("\u{1b}[31m{letter}\u{1b}[0m")).collect();
+    std::fs::write(drill.path("leak.colours"), letters.concat()).unwrap();
     std::fs::write(drill.path("leak.json"), serde_json::json!({ "told": spellings() }).to_string()).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let watching = watch_command_lines(stop.clone());
