@@ -147,9 +147,9 @@ impl RecoveryChoose {
             let side = if exact.inclusive { "with" } else { "before" };
             let last = exact.last_commit.map_or_else(String::new, |at| format!("; the last commit is of {at}"));
             let (commits, bytes) = (exact.commits_lost, exact.bytes_lost);
-            let counted = window.systems.iter().filter(|found| found.system() == system);
-            let counted = counted.filter_map(|found| recovery::counted_to(found, &point)).next();
-            let least = if counted.is_some() { "at least " } else { "" };
+            let own = window.systems.iter().find(|found| found.system() == system);
+            let counted_to = own.and_then(|found| recovery::counted_to(found, &point));
+            let least = if counted_to.is_some() { "at least " } else { "" };
             let text = format!(
                 "{system}: stops {side} {}{last}; {least}{commits} commits behind it, {bytes} bytes of WAL, are given up",
                 exact.lsn

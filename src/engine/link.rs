@@ -181,17 +181,11 @@ async fn tell(
 ) -> io::Result<()> {
     let (state, mut envelopes) = handle.feed.subscribe();
     let mut refusals = handle.refusals.subscribe();
-    let mut word = Word::Hello { version: VERSION.to_owned() };
-    let mut greeted = Some(Word::Durable { next_seq: state.next_seq });
+    let mut word = Word::Durable { next_seq: state.next_seq };
     drop(state);
+    say(&mut words, &Word::Hello { version: VERSION.to_owned() }).await?;
     loop {
-        let mut line = serde_json::to_vec(&word)?;
-        line.push(b'\n');
-        words.write_all(&line).await?;
-        if let Some(next) = greeted.take() {
-            word = next;
-            continue;
-        }
+        say(&mut words, &word).await?;
         word = tokio::select! {
             biased;
             envelope = envelopes.recv() => {
@@ -210,4 +204,10 @@ async fn tell(
             () = done.cancelled() => return Ok(()),
         };
     }
+}
+
+async fn say(words: &mut unix::OwnedWriteHalf, word: &Word) -> io::Result<()> {
+    let mut line = serde_json::to_vec(word)?;
+    line.push(b'\n');
+    words.write_all(&line).await
 }

@@ -6,15 +6,10 @@
 mod error;
 mod keys;
 mod s3;
-/// Device and inode.
-fn identity(directory: &Path) -> std::io::Result<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata(directory).map(|found| (found.dev(), found.ino()))
-}
-
 #[cfg(test)]
 mod tests;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -337,4 +332,9 @@ impl Drop for Upload {
             });
         }
     }
+}
+
+/// Device and inode.
+fn identity(directory: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::metadata(directory).map(|found| (found.dev(), found.ino()))
 }
