@@ -72,6 +72,8 @@ pub struct PendingAsk {
 pub struct Attempt {
     pub number: u32,
     pub undo: bool,
+    /// It only asked whether the one before it had happened.
+    pub probe: bool,
     pub started: Moment,
     pub ended: Option<Moment>,
     pub outcome: Option<Outcome>,
@@ -95,6 +97,8 @@ pub struct StepState {
     pub ask: Option<PendingAsk>,
     /// The gate was answered: it may start.
     pub gate_open: bool,
+    /// Of the newest attempt that a crash cut off.
+    pub doubt: Option<Doubt>,
     /// The running attempt is the step's `undo`.
     pub undoing: bool,
     /// The operator asked for another attempt.
@@ -108,6 +112,14 @@ pub struct StepState {
     /// When it last said anything.
     pub last_heard: Option<Elapsed>,
     pub skipped_by: Option<String>,
+}
+
+/// What is known of an attempt without an outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    pub why: String,
+    /// Its processes that were alive at resume.
+    pub living: Vec<u32>,
 }
 
 impl StepState {
@@ -166,7 +178,7 @@ impl StepState {
                 }
             }
             Event::Answered { answer, .. } => self.answered(answer),
-            Event::StepStarted { attempt, undo, .. } => {
+            Event::StepStarted { attempt, undo, probe, .. } => {
                 self.status = StepStatus::Running;
                 self.undoing = *undo;
                 self.gate_open = false;
@@ -177,6 +189,7 @@ impl StepState {
                 self.attempts.push(Attempt {
                     number: *attempt,
                     undo: *undo,
+                    probe: *probe,
                     started: at,
                     ended: None,
                     outcome: None,
@@ -218,7 +231,8 @@ impl StepState {
                 self.reopened += 1;
                 self.status = StepStatus::Pending;
             }
-            Event::StepInDoubt { .. } => {
+            Event::StepInDoubt { why, living, .. } => {
+                self.doubt = Some(Doubt { why: why.clone(), living: living.clone() });
                 self.ask = None;
                 self.status = StepStatus::InDoubt;
             }

@@ -114,8 +114,14 @@ impl Tape {
     }
 
     fn started(&mut self, second: u64, step: &str) -> &mut Self {
-        let event =
-            Event::StepStarted { step: step.into(), attempt: 1, effect_key: step.into(), target: None, undo: false };
+        let event = Event::StepStarted {
+            step: step.into(),
+            attempt: 1,
+            effect_key: step.into(),
+            target: None,
+            undo: false,
+            probe: false,
+        };
         self.at(second, event)
     }
 

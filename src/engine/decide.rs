@@ -20,6 +20,10 @@ pub enum Effect {
     Start {
         step: usize,
     },
+    /// Record it, then ask the step's probe whether it had happened.
+    Probe {
+        step: usize,
+    },
     /// Record the intent, then take the step's effect back: the loss was agreed to.
     Undo {
         step: usize,
@@ -92,9 +96,13 @@ fn next_of(state: &DrillState, index: usize, now: Elapsed) -> Option<Effect> {
         StepStatus::Retrying { due } if *due <= now && state.paused.is_none() => Some(Effect::Start { step: index }),
         StepStatus::Failed if progress.ask.is_none() => after_failure(state, index),
         StepStatus::InDoubt if progress.ask.is_none() => {
-            match !progress.undoing && (step.idempotent || step.kind.looks_first()) {
-                true => Some(Effect::Start { step: index }),
-                false => Some(Effect::Ask { step: index, ask: Ask::InDoubt { why: sentence::in_doubt(state, index) } }),
+            // What still runs would run beside the next attempt.
+            let alone = progress.doubt.as_ref().is_none_or(|doubt| doubt.living.is_empty());
+            let asked = progress.attempts.last().is_some_and(|attempt| attempt.probe);
+            match alone && !progress.undoing {
+                true if step.probe.is_some() && !asked => Some(Effect::Probe { step: index }),
+                true if step.idempotent || step.kind.looks_first() => Some(Effect::Start { step: index }),
+                _ => Some(Effect::Ask { step: index, ask: Ask::InDoubt { why: sentence::in_doubt(state, index) } }),
             }
         }
         _ => None,

@@ -89,8 +89,17 @@ pub struct Driver {
     needs_person: Option<(String, String)>,
 }
 
+/// What an attempt of a step executes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Step,
+    Undo,
+    Probe,
+}
+
 /// An attempt under way.
 struct Running {
+    work: Work,
     cancel: CancellationToken,
     reply: Option<oneshot::Sender<Answer>>,
     /// Elapsed time at which it is ended, and whether it was.
@@ -271,9 +280,10 @@ impl Driver {
                     let progress = &state.steps[step];
                     progress.undoing && matches!(progress.status, StepStatus::Failed | StepStatus::InDoubt)
                 });
-                self.start(step, undo)
+                self.start(step, if undo { Work::Undo } else { Work::Step })
             }
-            Effect::Undo { step } => self.start(step, true),
+            Effect::Probe { step } => self.start(step, Work::Probe),
+            Effect::Undo { step } => self.start(step, Work::Undo),
             Effect::NotNeeded { step, why } => self.emit_one(Event::StepNotNeeded { step: id(step), why }),
             Effect::ScheduleRetry { step, after } => {
                 let attempt = self.feed.read(|state| state.steps[step].attempt() + 1);
@@ -323,7 +333,7 @@ impl Driver {
     }
 
     /// The intent becomes durable, then the attempt starts.
-    fn start(&mut self, index: usize, undo: bool) -> Result<(), EngineError> {
+    fn start(&mut self, index: usize, work: Work) -> Result<(), EngineError> {
         if self.running.contains_key(&index) {
             return Ok(());
         }
@@ -341,7 +351,8 @@ impl Driver {
             attempt,
             effect_key: effect_key.clone(),
             target: target.map(|system| format!("{} at {}", system.name, system.address)),
-            undo,
+            undo: work == Work::Undo,
+            probe: work == Work::Probe,
         })?;
         let (sink, messages) = Sink::channel(MESSAGES);
         let cancel = CancellationToken::new();
@@ -368,15 +379,24 @@ impl Driver {
         let blob = BlobWriter::create(&self.fixed.dir.output(), BLOB_CAP)
             .inspect_err(|error| tracing::error!(%error, "the output of a step will not be kept"))
             .ok();
-        let action: Arc<dyn action::Action> = match (undo, &step.undo) {
-            (true, Some(Undo::Command { argv })) => action::command_for(argv.clone()),
-            _ => action::for_kind(&step.kind),
+        let own = match work {
+            Work::Step => None,
+            Work::Undo => step.undo.as_ref().and_then(|undo| match undo {
+                Undo::Command { argv } => Some(argv),
+                _ => None,
+            }),
+            Work::Probe => step.probe.as_ref(),
         };
         // A command that undoes runs forward: it has no way back of its own.
-        let backwards = undo && !matches!(step.undo, Some(Undo::Command { .. }));
+        let backwards = work == Work::Undo && own.is_none();
+        let action: Arc<dyn action::Action> = match own {
+            Some(argv) => action::command_for(argv.clone()),
+            None => action::for_kind(&step.kind),
+        };
         self.running.insert(
             index,
             Running {
+                work,
                 cancel,
                 reply: None,
                 deadline: step.timeout.map(|timeout| now + timeout),
@@ -426,11 +446,13 @@ impl Driver {
         output: Option<crate::event::BlobRef>,
     ) -> Result<(), EngineError> {
         let Some(running) = self.running.remove(&index) else { return Ok(()) };
-        let (step, attempt, undoing, judged) = self.feed.read(|state| {
+        let (step, attempt, judged) = self.feed.read(|state| {
             let step = &state.runbook.steps[index];
-            let undoing = state.steps[index].undoing;
-            let judged = if undoing { outcome } else { judge(step, outcome, |text| state.expand(text)) };
-            (step.clone(), state.steps[index].attempt(), undoing, judged)
+            let judged = match running.work {
+                Work::Step => judge(step, outcome, |text| state.expand(text)),
+                Work::Undo | Work::Probe => outcome,
+            };
+            (step.clone(), state.steps[index].attempt(), judged)
         });
         let mut outcome = judged;
         if running.timed_out && outcome.status != Status::Passed {
@@ -442,10 +464,26 @@ impl Driver {
             );
             outcome.summary = format!("not done within {limit}");
         }
-        let captured = if undoing || outcome.status != Status::Passed { Vec::new() } else { captured(&step, &outcome) };
+        let captured = match (running.work, outcome.status) {
+            (Work::Step, Status::Passed) => captured(&step, &outcome),
+            _ => Vec::new(),
+        };
         let skipped = skipped(&outcome, running.skip);
-        let mut events =
-            vec![Event::StepFinished { step: step.id.clone(), attempt, outcome: Box::new(outcome), output }];
+        let id = step.id.clone();
+        let mut events = vec![match (running.work, outcome.status) {
+            (Work::Probe, Status::Passed) => {
+                let outcome = Outcome::passed("its probe says that it had been done before the program ended");
+                Event::StepFinished { step: id, attempt, outcome: Box::new(outcome), output }
+            }
+            (Work::Probe, _) => {
+                let why = format!(
+                    "the program ended while it ran, and its probe does not say that it was done: {}",
+                    outcome.summary
+                );
+                Event::StepInDoubt { step: id, attempt, why, living: Vec::new() }
+            }
+            _ => Event::StepFinished { step: id, attempt, outcome: Box::new(outcome), output },
+        }];
         events.extend(captured.into_iter().map(|(name, value)| Event::VariableSet { name, value }));
         match skipped {
             Skip::No => {}
@@ -473,7 +511,7 @@ impl Driver {
             Command::Undo { step } => match self.feed.read(|state| state.runbook.index_of(&step)) {
                 Some(index) => match self.feed.read(|state| guard::before_undo(state, index)) {
                     Some(ask) => self.ask(index, ask),
-                    None => self.start(index, true),
+                    None => self.start(index, Work::Undo),
                 },
                 None => Ok(()),
             },

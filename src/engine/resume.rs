@@ -26,10 +26,13 @@ impl Opening {
         }];
         for (step, progress) in state.runbook.steps.iter().zip(&state.steps) {
             if progress.status == StepStatus::Running {
+                let own = [("LIFEBOAT_DRILL", state.opening.drill.as_str()), ("LIFEBOAT_STEP", &step.id)];
+                let living = process::living_with(&own);
                 events.push(Event::StepInDoubt {
                     step: step.id.clone(),
                     attempt: progress.attempt(),
-                    why: in_doubt(&state.opening.drill, &step.id),
+                    why: in_doubt(&living),
+                    living,
                 });
             }
         }
@@ -51,8 +54,7 @@ impl Opening {
 }
 
 /// What of the step still lives is said: answered too early, it would run beside the next attempt.
-fn in_doubt(drill: &str, step: &str) -> String {
-    let living = process::living_with(&[("LIFEBOAT_DRILL", drill), ("LIFEBOAT_STEP", step)]);
+fn in_doubt(living: &[u32]) -> String {
     let pids: Vec<String> = living.iter().map(u32::to_string).collect();
     match pids.as_slice() {
         [] => "the program ended while it ran".to_owned(),

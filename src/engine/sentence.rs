@@ -29,11 +29,11 @@ pub fn action(state: &DrillState, index: usize) -> String {
 
 /// Why a step found at resume is in doubt.
 pub fn in_doubt(state: &DrillState, index: usize) -> String {
-    let step = &state.runbook.steps[index];
+    let title = state.expand(&state.runbook.steps[index].title);
+    let why = state.steps[index].doubt.as_ref().map_or("the program ended while it ran", |doubt| &doubt.why);
     format!(
-        "`{}` had started when the program ended, and no outcome was recorded. It may or may not have happened. Look \
-         at the system itself before you say so.",
-        state.expand(&step.title)
+        "`{title}`: {why}. No outcome was recorded: it may or may not have happened. Look at the system itself before you \
+         say so."
     )
 }
 

@@ -216,6 +216,9 @@ pub enum Event {
         /// True when this is the step's `undo`.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         undo: bool,
+        /// True when this is the step's `probe`: it asks whether the attempt before it happened.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        probe: bool,
     },
     /// Sanitised, redacted and sampled; the whole stands in the blob.
     Output {
@@ -257,11 +260,14 @@ pub enum Event {
         because: String,
         by: String,
     },
-    /// Found at resume: started, and no outcome recorded.
+    /// Found at resume: started, and no outcome recorded; or asked about by its probe, without success.
     StepInDoubt {
         step: String,
         attempt: u32,
         why: String,
+        /// Processes of the attempt that are still alive.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        living: Vec<u32>,
     },
     /// A variable got its value.
     VariableSet {

@@ -177,6 +177,7 @@ impl Folder {
             .map(|attempt| Attempt {
                 number: attempt.number,
                 undo: attempt.undo,
+                probe: attempt.probe,
                 started: self.when(attempt.started),
                 ended: attempt
                     .ended

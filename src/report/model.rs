@@ -207,6 +207,9 @@ pub struct Step {
 pub struct Attempt {
     pub number: u32,
     pub undo: bool,
+    /// It only asked whether the attempt before it had happened.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probe: bool,
     pub started: When,
     /// Its end, or when it was found to have been cut off by a crash.
     pub ended: Option<When>,

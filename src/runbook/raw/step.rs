@@ -49,7 +49,7 @@ pub struct Common {
     pub capture: Vec<Capture>,
     /// May it run again after a crash without asking?
     pub idempotent: Option<bool>,
-    /// A command that tells, by exit code 0, that the effect has happened; asked after a crash.
+    /// A command that tells, by exit code 0, that the effect has happened; asked after a crash, before a person is.
     pub probe: Option<Argv>,
     /// What will be lost, in a sentence with `{placeholders}`. The operator types the system's name before it starts.
     pub destroys: Option<Text>,

@@ -61,9 +61,14 @@ impl Printer {
                     None => format!("  {title}: {by} answered {said}"),
                 }]
             }
-            Event::StepStarted { step, attempt, undo, .. } => {
-                let verb = if *undo { "undoing" } else { "started" };
-                let again = if *attempt > 1 && !undo { format!(", attempt {attempt}") } else { String::new() };
+            Event::StepStarted { step, attempt, undo, probe, .. } => {
+                let verb = match (undo, probe) {
+                    (true, _) => "undoing",
+                    (_, true) => "asking its probe whether it had been done",
+                    _ => "started",
+                };
+                let again =
+                    if *attempt > 1 && !undo && !probe { format!(", attempt {attempt}") } else { String::new() };
                 vec![format!("▶ {}: {verb}{again}", title(state, step))]
             }
             Event::Output { lines, .. } if self.with_output => lines.iter().map(output).collect(),

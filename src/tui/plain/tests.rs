@@ -154,7 +154,14 @@ async fn a_drill_goes_by_words() {
         Err("no"),
         Err("yes"),
         Ok(Event::Answered { step: "look".into(), answer: Answer::Yes, by: "ana".into() }),
-        Ok(Event::StepStarted { step: "mend".into(), attempt: 1, effect_key: "k".into(), target: None, undo: false }),
+        Ok(Event::StepStarted {
+            step: "mend".into(),
+            attempt: 1,
+            effect_key: "k".into(),
+            target: None,
+            undo: false,
+            probe: false,
+        }),
         Ok(Event::Output {
             step: "mend".into(),
             lines: vec![Line { stream: Stream::Out, text: "mending \u{1b}[31mnow".into() }],

@@ -195,7 +195,12 @@ fn facts(app: &App, columns: usize) -> Vec<Line<'static>> {
         rows.extend(wrap(Line::from(vec![span(name, theme.muted), span(text, theme.base)]), columns, hang));
     };
     for attempt in &state.attempts {
-        heading(&mut rows, &format!("{} {}", if attempt.undo { "Undo" } else { "Attempt" }, attempt.number));
+        let what = match (attempt.undo, attempt.probe) {
+            (true, _) => "Undo",
+            (_, true) => "Probe",
+            _ => "Attempt",
+        };
+        heading(&mut rows, &format!("{what} {}", attempt.number));
         let from = format::clock(attempt.started.wall, app.options.zone);
         let to = attempt.ended.map_or("now".to_owned(), |at| format::clock(at.wall, app.options.zone));
         rows.push(Line::from(span(format!("  {from} to {to}"), theme.muted)));

@@ -156,7 +156,7 @@ fn a_reboot_in_the_middle_is_told() {
         operator: "bob".into(),
         lifeboat_version: "0.1.0".into(),
     });
-    story.event(Event::StepInDoubt { step: "broken".into(), attempt: 1, why: "no outcome".into() });
+    story.event(Event::StepInDoubt { step: "broken".into(), attempt: 1, why: "no outcome".into(), living: Vec::new() });
     story.wait(50.0).event(Event::Aborted { reason: "enough".into(), by: "bob".into() });
     let report = report::write(story.end(Verdict::Aborted).path()).unwrap().report;
     assert!(report.clock_uncertain && report.resumes[0].rebooted);

@@ -163,7 +163,14 @@ impl Story {
 
     pub fn start(&mut self, step: &str, attempt: u32) -> &mut Self {
         let effect_key = format!("{step}-{attempt}");
-        self.event(Event::StepStarted { step: step.into(), attempt, effect_key, target: None, undo: false })
+        self.event(Event::StepStarted {
+            step: step.into(),
+            attempt,
+            effect_key,
+            target: None,
+            undo: false,
+            probe: false,
+        })
     }
 
     pub fn finish(&mut self, step: &str, attempt: u32, outcome: Outcome) -> &mut Self {

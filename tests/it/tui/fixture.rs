@@ -119,7 +119,7 @@ impl Story {
     pub fn start(self, step: &str) -> Self {
         let (attempt, step) = (self.state.step(step).unwrap().1.attempt() + 1, step.to_owned());
         let effect_key = format!("{step}/1");
-        self.tell(Event::StepStarted { step, attempt, effect_key, target: None, undo: false })
+        self.tell(Event::StepStarted { step, attempt, effect_key, target: None, undo: false, probe: false })
     }
 
     pub fn finish(self, step: &str, outcome: Outcome) -> Self {

@@ -395,7 +395,12 @@ fn in_doubt_is_answered_by_a_person() {
         .wait(5)
         .answer("restore-db", Answer::Yes)
         .start("restore-db")
-        .tell(Event::StepInDoubt { step: "restore-db".into(), attempt: 1, why: "the program ended".into() })
+        .tell(Event::StepInDoubt {
+            step: "restore-db".into(),
+            attempt: 1,
+            why: "the program ended".into(),
+            living: Vec::new(),
+        })
         .ask("restore-db", Ask::InDoubt { why: "the program ended".into() })
         .wait(2);
     let done = Answer::TakenAsDone { reason: "I looked".into() };
