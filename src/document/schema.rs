@@ -1,7 +1,9 @@
 //! The JSON schema of a file, generated from its raw types: what editors complete from and what [`super::shape`] walks.
 
+use std::any::TypeId;
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -60,7 +62,7 @@ pub struct Tagged<C, K> {
     pub kind: K,
 }
 
-impl<'de, C: DeserializeOwned + JsonSchema, K: DeserializeOwned> Deserialize<'de> for Tagged<C, K> {
+impl<'de, C: DeserializeOwned + JsonSchema + 'static, K: DeserializeOwned> Deserialize<'de> for Tagged<C, K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let common_keys = properties_of::<C>();
         let (common, kind): (Map<_, _>, Map<_, _>) =
@@ -72,10 +74,16 @@ impl<'de, C: DeserializeOwned + JsonSchema, K: DeserializeOwned> Deserialize<'de
     }
 }
 
-fn properties_of<T: JsonSchema>() -> BTreeSet<String> {
-    let schema = T::json_schema(&mut SchemaGenerator::default());
-    let properties = schema.get("properties").and_then(Value::as_object);
-    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+/// Made once a type: every step of a runbook asks.
+fn properties_of<T: JsonSchema + 'static>() -> Arc<BTreeSet<String>> {
+    static KNOWN: Mutex<BTreeMap<TypeId, Arc<BTreeSet<String>>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let properties = known.entry(TypeId::of::<T>()).or_insert_with(|| {
+        let schema = T::json_schema(&mut SchemaGenerator::default());
+        let properties = schema.get("properties").and_then(Value::as_object);
+        properties.into_iter().flat_map(Map::keys).cloned().collect::<BTreeSet<_>>().into()
+    });
+    Arc::clone(properties)
 }
 
 impl<C: JsonSchema, K: JsonSchema> JsonSchema for Tagged<C, K> {

@@ -8,6 +8,7 @@ mod secret_ref;
 mod store_url;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 pub use bind::{Unbound, bind};
 pub use model::{
@@ -37,15 +38,17 @@ pub fn parse(source: &str, name: &str, base: &Path) -> Result<Inventory, Problem
 
 /// Everything that can be said about a file: warnings too. The inventory is there when there are no errors.
 pub fn lint(source: &str, name: &str, base: &Path) -> (Option<Inventory>, Problems) {
-    match Document::open(source, name, &schema()) {
+    match Document::open(source, name, schema()) {
         Ok(document) => build::build(document, source, base),
         Err(problems) => (None, problems),
     }
 }
 
 /// The JSON schema of an inventory, for editors.
-pub fn schema() -> serde_json::Value {
-    document::schema::of::<raw::File>("Lifeboat inventory")
+pub fn schema() -> &'static serde_json::Value {
+    static SCHEMA: LazyLock<serde_json::Value> =
+        LazyLock::new(|| document::schema::of::<raw::File>("Lifeboat inventory"));
+    &SCHEMA
 }
 
 #[cfg(test)]

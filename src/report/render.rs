@@ -1,5 +1,7 @@
 //! Model → Markdown, HTML, JSON.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, FixedOffset};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
@@ -13,7 +15,8 @@ const HTML: &str = include_str!("templates/report.html.j2");
 
 /// The report's files by name.
 pub fn all(report: &Report) -> Result<[(&'static str, String); 3], ReportError> {
-    let env = environment().map_err(|why| failed("templates", why))?;
+    static TEMPLATES: LazyLock<Result<Environment<'static>, Error>> = LazyLock::new(environment);
+    let env = TEMPLATES.as_ref().map_err(|why| failed("templates", why))?;
     let page = |name: &'static str| {
         let template = env.get_template(name)?;
         template.render(context! {

@@ -11,6 +11,7 @@ pub mod raw;
 mod traits;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 pub use crate::document::{Problem, Problems, Severity};
 pub use kind::{Run, ShipAof, Side, StepKind, TableCheck};
@@ -39,15 +40,17 @@ pub fn parse(source: &str, name: &str) -> Result<Runbook, Problems> {
 
 /// Everything that can be said about a file: warnings too. The runbook is there when there are no errors.
 pub fn lint(source: &str, name: &str) -> (Option<Runbook>, Problems) {
-    match Document::open(source, name, &schema()) {
+    match Document::open(source, name, schema()) {
         Ok(document) => build::build(document, source),
         Err(problems) => (None, problems),
     }
 }
 
 /// The JSON schema of a runbook, for editors.
-pub fn schema() -> serde_json::Value {
-    document::schema::of::<raw::File>("Lifeboat runbook")
+pub fn schema() -> &'static serde_json::Value {
+    static SCHEMA: LazyLock<serde_json::Value> =
+        LazyLock::new(|| document::schema::of::<raw::File>("Lifeboat runbook"));
+    &SCHEMA
 }
 
 #[cfg(test)]
