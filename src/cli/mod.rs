@@ -5,6 +5,7 @@
 mod say;
 
 mod attach;
+mod check;
 mod completions;
 mod error;
 mod evidence;
@@ -93,6 +94,8 @@ enum Command {
     Verify(evidence::VerifyArgs),
     /// Show what can be recovered: base backups, WAL, gaps, snapshots
     Points(points::Args),
+    /// Could we restore right now? Age of the backups, WAL, manifests, retention
+    Check(check::Args),
     /// Check runbooks and inventories
     Lint(lint::LintArgs),
     /// Print the JSON schema of runbooks or of the inventory
@@ -150,6 +153,7 @@ fn dispatch(cli: Cli) -> std::result::Result<ExitCode, (CliError, bool)> {
         Some(Command::Sign(args)) => plain(evidence::sign(&global, args)),
         Some(Command::Verify(args)) => with_json(args.json, |_| evidence::verify(&global, args)),
         Some(Command::Points(args)) => with_json(args.json, |_| points::run(&global, args)),
+        Some(Command::Check(args)) => with_json(args.json, |_| check::run(args)),
         Some(Command::Lint(args)) => with_json(args.json, |_| lint::lint(args)),
         Some(Command::Schema(args)) => plain(lint::schema(args)),
         Some(Command::Sandbox(args)) => with_json(args.json(), |_| sandbox::run(&global, args)),

@@ -130,6 +130,7 @@ impl<'a> Builder<'a> {
                 engine: common.backups.engine.unwrap_or(raw::Engine::Lifeboat).word().to_owned(),
                 store: common.backups.store,
                 prefix,
+                max_age: common.backups.max_age.map(|lasting| lasting.0),
             },
             restore: RestoreTo {
                 directory,

@@ -114,6 +114,8 @@ pub struct Backups {
     pub store: String,
     /// The system's folder in the store; its name unless the file says otherwise.
     pub prefix: String,
+    /// How old the newest base backup or snapshot may be.
+    pub max_age: Option<Duration>,
 }
 
 /// Where a restored server goes.

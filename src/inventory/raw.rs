@@ -142,6 +142,9 @@ pub struct Backups {
     pub store: String,
     /// The system's folder in the store; its name when absent.
     pub prefix: Option<Text>,
+    /// How old the newest base backup or snapshot may be, its own run included; 26 hours when absent: a nightly one, and
+    /// two hours. How much may be lost is `rpo`: WAL and append-only files count there too.
+    pub max_age: Option<Lasting>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

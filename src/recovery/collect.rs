@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::clock;
 use crate::event::{Failure, SystemWindow, Window};
 use crate::inventory::{Inventory, SecretRef, System, SystemDetail};
-use crate::store::{Bucket, Given, Keys};
+use crate::store::{Bucket, Given, Keys, Object, StoreError};
 use crate::system::postgres::wal::Location;
 use crate::system::postgres::wal::read::Listed;
 use crate::system::{postgres, redis};
@@ -49,6 +49,10 @@ pub(super) struct Seen {
     pub bucket: Bucket,
     /// Of PostgreSQL's WAL.
     pub segments: Vec<Listed>,
+    /// Everything else that was listed.
+    pub objects: Vec<Object>,
+    /// Those of the window's warnings that are of base backups, snapshots and append-only files.
+    pub damaged: Vec<String>,
 }
 
 pub(super) async fn see(inventory: &Inventory, name: &str) -> Result<Seen, Failure> {
@@ -57,16 +61,10 @@ pub(super) async fn see(inventory: &Inventory, name: &str) -> Result<Seen, Failu
     })?;
     let failed = |failure| cannot_look(name, failure);
     let bucket = bucket_of(inventory, system)?.open().map_err(|error| failed(error.into()))?;
-    let (window, segments) = match &system.detail {
-        SystemDetail::Postgres(_) => postgres_window(name, &bucket).await.map_err(|error| failed(error.into()))?,
-        SystemDetail::Redis(_) => {
-            let (snapshots, mut warnings) = redis::list(&bucket).await.map_err(|error| failed(error.into()))?;
-            let (aof, more) = redis::ranges(&bucket).await.map_err(|error| failed(error.into()))?;
-            warnings.extend(more);
-            (SystemWindow::Redis { system: name.to_owned(), snapshots, aof, warnings }, Vec::new())
-        }
-    };
-    Ok(Seen { window, bucket, segments })
+    match &system.detail {
+        SystemDetail::Postgres(_) => postgres_window(name, bucket).await.map_err(|error| failed(error.into())),
+        SystemDetail::Redis(_) => redis_window(name, bucket).await.map_err(|error| failed(error.into())),
+    }
 }
 
 fn cannot_look(system: &str, failure: Failure) -> Failure {
@@ -77,8 +75,19 @@ fn cannot_look(system: &str, failure: Failure) -> Failure {
     }
 }
 
-async fn postgres_window(name: &str, bucket: &Bucket) -> Result<(SystemWindow, Vec<Listed>), postgres::PgError> {
-    let found = postgres::catalogue::list(bucket).await?;
+async fn redis_window(name: &str, bucket: Bucket) -> Result<Seen, StoreError> {
+    let mut objects = bucket.list(redis::SNAPSHOTS).await?;
+    let (snapshots, mut damaged) = redis::snapshots_among(&bucket, &objects).await?;
+    let shipped = bucket.list(redis::AOF).await?;
+    let (aof, more) = redis::ranges_among(&bucket, &shipped).await?;
+    damaged.extend(more);
+    objects.extend(shipped);
+    let window = SystemWindow::Redis { system: name.to_owned(), snapshots, aof, warnings: damaged.clone() };
+    Ok(Seen { window, bucket, segments: Vec::new(), objects, damaged })
+}
+
+async fn postgres_window(name: &str, bucket: Bucket) -> Result<Seen, postgres::PgError> {
+    let found = postgres::catalogue::list(&bucket).await?;
     let window = SystemWindow::Postgres {
         system: name.to_owned(),
         backups: found.backups,
@@ -91,5 +100,5 @@ async fn postgres_window(name: &str, bucket: &Bucket) -> Result<(SystemWindow, V
         system_identifier: found.system_identifier.map(|id| id.to_string()),
         warnings: found.warnings,
     };
-    Ok((window, found.segments))
+    Ok(Seen { window, bucket, segments: found.segments, objects: found.objects, damaged: found.damaged })
 }

@@ -219,12 +219,17 @@ impl Bucket {
         Ok(ranges.buffered(2))
     }
 
-    pub async fn exists(&self, key: &str) -> Result<bool, StoreError> {
+    /// When it was written, not after this moment; `None` when it is definitely not there.
+    pub async fn modified(&self, key: &str) -> Result<Option<DateTime<Utc>>, StoreError> {
         match self.store.head(&Key::from(key)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Ok(meta) => Ok(Some(meta.last_modified + self.grain)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(self.error("looking for", key, source)),
         }
+    }
+
+    pub async fn exists(&self, key: &str) -> Result<bool, StoreError> {
+        Ok(self.modified(key).await?.is_some())
     }
 
     /// Every object below a folder (`""` for all), by key.

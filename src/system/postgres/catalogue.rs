@@ -27,9 +27,14 @@ pub struct Catalogue {
     pub forks: Vec<Fork>,
     /// By timeline and place.
     pub segments: Vec<Listed>,
+    /// What else was listed: the files of backups, whole or not, and timelines' histories.
+    pub objects: Vec<Object>,
     /// Whose WAL the archive holds; `None` when nothing was pushed.
     pub system_identifier: Option<u64>,
     pub segment_bytes: u64,
+    /// Of backups: manifests that cannot be read, objects that they name and that are missing or cut.
+    pub damaged: Vec<String>,
+    /// Everything that a person should know, `damaged` included.
     pub warnings: Vec<String>,
 }
 
@@ -44,12 +49,14 @@ pub async fn list(bucket: &Bucket) -> Result<Catalogue, PgError> {
             None
         }
     };
-    let backups = backups(bucket, &mut warnings).await?;
+    let mut objects = bucket.list("base").await?;
+    let (backups, damaged) = backups(bucket, &objects).await?;
+    warnings.extend_from_slice(&damaged);
     let segment_bytes = id.map_or(USUAL_SEGMENT, |ArchiveId { segment_size, .. }| segment_size);
-    let objects = bucket.list("wal").await?;
-    let segments = segments(&objects, segment_bytes, &mut warnings);
+    let (segments, others) = segments(bucket.list("wal").await?, segment_bytes, &mut warnings);
     let (coverage, mut gaps) = runs(&segments);
-    let forks = forks(bucket, &objects, &mut warnings).await?;
+    let forks = forks(bucket, &others, &mut warnings).await?;
+    objects.extend(others);
     warnings.extend(rootless(&coverage, &forks, &backups));
     gaps.extend(forks.iter().filter_map(|fork| gap_before(fork, &coverage, segment_bytes)));
     Ok(Catalogue {
@@ -59,8 +66,10 @@ pub async fn list(bucket: &Bucket) -> Result<Catalogue, PgError> {
         restore_points: Vec::new(),
         forks,
         segments,
+        objects,
         system_identifier: id.map(|id| id.system_identifier),
         segment_bytes,
+        damaged,
         warnings,
     })
 }
@@ -81,11 +90,11 @@ pub async fn manifest(bucket: &Bucket, label: &str) -> Result<Manifest, PgError>
     })
 }
 
-async fn backups(bucket: &Bucket, warnings: &mut Vec<String>) -> Result<Vec<BaseBackup>, PgError> {
-    let mut found = Vec::new();
-    let objects = bucket.list("base").await?;
+/// Those that are whole, and what is wrong with the others.
+async fn backups(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<BaseBackup>, Vec<String>), PgError> {
+    let (mut found, mut warnings) = (Vec::new(), Vec::new());
     let size = |key: &str| objects.iter().find(|object| object.key == key).map(|object| object.size);
-    for object in &objects {
+    for object in objects {
         let Some(label) = object.key.strip_prefix("base/").and_then(|rest| rest.strip_suffix("/manifest.json")) else {
             continue;
         };
@@ -109,13 +118,13 @@ async fn backups(bucket: &Bucket, warnings: &mut Vec<String>) -> Result<Vec<Base
     }
     if found.is_empty() {
         // Beside a usable backup it is no news: one may be under way, or was given up.
-        warnings.extend(unfinished(&objects).into_iter().map(|label| {
+        warnings.extend(unfinished(objects).into_iter().map(|label| {
             format!("backup {label} is not usable: base/{label}/manifest.json is missing, or was never written")
         }));
     }
     found.sort_by_key(|backup| backup.stop_lsn);
     found.sort_by_key(|backup| backup.stopped);
-    Ok(found)
+    Ok((found, warnings))
 }
 
 /// Labels of backups that have files and no manifest.
@@ -133,25 +142,25 @@ fn unfinished(objects: &[Object]) -> BTreeSet<&str> {
     &labels - &whole
 }
 
-/// The segments among the objects.
-fn segments(objects: &[Object], segment_size: u64, warnings: &mut Vec<String>) -> Vec<Listed> {
-    let mut segments = Vec::new();
+/// The segments among the objects, and the others that belong there.
+fn segments(objects: Vec<Object>, segment_size: u64, warnings: &mut Vec<String>) -> (Vec<Listed>, Vec<Object>) {
+    let (mut segments, mut others) = (Vec::new(), Vec::new());
     for object in objects {
         let name = object.key.rsplit('/').next().unwrap_or_default();
         match WalFile::parse(name.strip_suffix(".zst").unwrap_or(name)).filter(|file| file.key() == object.key) {
             Some(WalFile::Segment(name)) => match Segment::parse(&name, segment_size) {
                 Some(segment) => {
-                    let Object { key, size, modified } = object.clone();
+                    let Object { key, size, modified } = object;
                     segments.push(Listed { segment, key, bytes: size, modified });
                 }
                 None => warnings.push(format!("{} is not a segment of {segment_size} bytes", object.key)),
             },
-            Some(_) => {}
+            Some(_) => others.push(object),
             None => warnings.push(format!("{} does not belong in a WAL archive", object.key)),
         }
     }
     segments.sort_by_key(|listed| listed.segment);
-    segments
+    (segments, others)
 }
 
 /// Runs of consecutive segments, and what is missing between them.
@@ -266,7 +275,7 @@ mod tests {
         objects.push(object("wal/00000001/passwords.txt"));
         objects.push(object("wal/00000002/000000010000000000000009.zst"));
         let mut warnings = Vec::new();
-        let (coverage, gaps) = runs(&segments(&objects, 16 << 20, &mut warnings));
+        let (coverage, gaps) = runs(&segments(objects, 16 << 20, &mut warnings).0);
         let runs: Vec<_> =
             coverage.iter().map(|run| (run.timeline, run.from.to_string(), run.to.to_string(), run.segments)).collect();
         assert_eq!(

@@ -8,12 +8,12 @@ use super::rdb::Survey;
 use super::transfer::Stored;
 use crate::digest::Digest;
 use crate::event::{Basis, RedisSnapshot};
-use crate::store::{Bucket, StoreError};
+use crate::store::{Bucket, Object, StoreError};
 
 /// The manifest's version.
 pub const FORMAT: u32 = 1;
 
-pub(super) const FOLDER: &str = "snapshots";
+pub const FOLDER: &str = "snapshots";
 
 /// `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +70,11 @@ pub(super) fn manifest_key(label: &str) -> String {
 /// The snapshots by age, the oldest first, and what a person should know: manifests that cannot be read, data that is
 /// gone or cut.
 pub async fn list(bucket: &Bucket) -> Result<(Vec<RedisSnapshot>, Vec<String>), StoreError> {
-    let objects = bucket.list(FOLDER).await?;
+    among(bucket, &bucket.list(FOLDER).await?).await
+}
+
+/// As [`list`], of what was listed.
+pub async fn among(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<RedisSnapshot>, Vec<String>), StoreError> {
     let (mut snapshots, mut warnings) = (Vec::new(), Vec::new());
     for key in objects.iter().map(|object| &object.key).filter(|key| key.ends_with("/manifest.json")) {
         let manifest = match read(bucket, key).await? {

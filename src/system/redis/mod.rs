@@ -15,8 +15,10 @@ mod restore;
 mod snapshot;
 mod transfer;
 
-pub use aof::{AofError, AofManifest, ShipAof, Shipped, manifest as aof_manifest, ranges};
-pub use catalogue::{FORMAT, Manifest, Source, list, manifest};
+pub use aof::{
+    AofError, AofManifest, FOLDER as AOF, ShipAof, Shipped, among as ranges_among, manifest as aof_manifest, ranges,
+};
+pub use catalogue::{FOLDER as SNAPSHOTS, FORMAT, Manifest, Source, among as snapshots_among, list, manifest};
 pub use check::{Checked, check};
 pub use command::{CommandError, command, permit};
 pub use connect::{Info, Redis, RedisError, address, at_address};

@@ -18,7 +18,7 @@ mod stage;
 mod survey;
 
 pub(super) use archive::read_id;
-pub use archive::{ArchiveId, Location, WalError};
+pub use archive::{ARCHIVE, ArchiveId, Location, WalError};
 pub use command::{archive_command, restore_command};
 pub use fetch::{Fetch, Fetched};
 pub use index::{BadIndex, CommitAt, Ends, Index, Pace, Span, Stored, Summary, Suspect};

@@ -120,7 +120,11 @@ pub fn key(label: &str) -> String {
 /// The ranges by their beginning, and what a person should know. Of a lineage only the newest whole shipment: it holds
 /// whatever the earlier ones do.
 pub async fn ranges(bucket: &Bucket) -> Result<(Vec<AofRange>, Vec<String>), StoreError> {
-    let objects = bucket.list(FOLDER).await?;
+    among(bucket, &bucket.list(FOLDER).await?).await
+}
+
+/// As [`ranges`], of what was listed.
+pub async fn among(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<AofRange>, Vec<String>), StoreError> {
     let (mut ranges, mut warnings) = (Vec::new(), Vec::new());
     let mut manifests: Vec<&str> =
         objects.iter().map(|object| object.key.as_str()).filter(|key| key.ends_with(".json")).collect();
@@ -131,7 +135,7 @@ pub async fn ranges(bucket: &Bucket) -> Result<(Vec<AofRange>, Vec<String>), Sto
             continue;
         }
         let found = match read(bucket, key).await? {
-            Ok(manifest) => match manifest.broken(&objects) {
+            Ok(manifest) => match manifest.broken(objects) {
                 None => {
                     ranges.push(manifest.range());
                     done = lineage;

@@ -11,6 +11,6 @@ mod scan;
 mod ship;
 
 pub use layout::{Kind, parse as parse_manifest, write as write_manifest};
-pub use manifest::{AofFile, AofManifest, manifest, ranges};
+pub use manifest::{AofFile, AofManifest, FOLDER, among, manifest, ranges};
 pub use scan::{Mark, Scan, ScanError, scan};
 pub use ship::{AofError, ShipAof, Shipped};

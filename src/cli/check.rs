@@ -1,0 +1,120 @@
+//! `lifeboat check`: could we restore right now?
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::error::{CliError, Result};
+use super::{paths, runtime};
+use crate::clock;
+use crate::event::Failure;
+use crate::inventory::{self, Inventory};
+use crate::recovery::health::{Fact, Health, Judgement, SystemHealth, health};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 nothing is wrong that can be told, 1 a restore would fail or cannot be judged, \
+                        2 wrong use, 3 everything is there, but an objective is missed: too old, too far behind, kept too long.")]
+pub struct Args {
+    /// The inventory [default: lifeboat.toml]
+    #[arg(long, short, value_name = "FILE", env = "LIFEBOAT_INVENTORY")]
+    inventory: Option<PathBuf>,
+    /// Only these systems
+    #[arg(long = "system", value_name = "SYSTEM")]
+    systems: Vec<String>,
+    /// Look at the stores only; no server is asked how far it is
+    #[arg(long)]
+    stores_only: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let inventory = inventory::load(&paths::inventory(args.inventory.as_deref())?)?;
+    let systems = chosen(&inventory, args.systems)?;
+    let found = runtime()?.block_on(health(&inventory, &systems, clock::wall_now(), None, !args.stores_only));
+    let code = code(&found);
+    match args.json {
+        true => {
+            let mut value = serde_json::json!(found);
+            value["judgement"] = serde_json::json!(found.judgement());
+            value["exit_code"] = code.into();
+            println!("{value}");
+        }
+        false => print(&found),
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// All of them, or those that were named.
+fn chosen(inventory: &Inventory, named: Vec<String>) -> Result<Vec<String>> {
+    if let Some(unknown) = named.iter().find(|name| !inventory.systems.contains_key(*name)) {
+        let names: Vec<&str> = inventory.systems.keys().map(String::as_str).collect();
+        return Err(CliError::usage(
+            Failure::new(format!("there is no system {unknown}"), "it is not in the inventory")
+                .now(format!("Its systems are: {}.", names.join(", "))),
+        ));
+    }
+    if inventory.systems.is_empty() {
+        return Err(CliError::usage(
+            Failure::new("there is nothing to check", "the inventory has no systems")
+                .now("Add one: [systems.orders-db]; `lifeboat schema inventory` says what it may hold."),
+        ));
+    }
+    Ok(if named.is_empty() { inventory.systems.keys().cloned().collect() } else { named })
+}
+
+fn code(found: &Health) -> u8 {
+    match found.judgement() {
+        Judgement::Ok | Judgement::Unknown => 0,
+        Judgement::Missed => 3,
+        Judgement::Failed => 1,
+    }
+}
+
+fn print(found: &Health) {
+    for one in &found.systems {
+        print_system(one);
+    }
+    println!("{}", last_word(found));
+}
+
+fn print_system(one: &SystemHealth) {
+    println!("{} ({}, {})", one.system, one.kind, one.environment);
+    let wide = one.facts.iter().map(|fact| fact.subject.word().len()).max().unwrap_or(0);
+    for fact in &one.facts {
+        println!("  {} {:wide$}  {}", sign(fact), fact.subject.word(), fact.says);
+    }
+    println!();
+}
+
+fn sign(fact: &Fact) -> char {
+    match fact.judgement {
+        Judgement::Ok => '✓',
+        Judgement::Unknown => '?',
+        Judgement::Missed => '▲',
+        Judgement::Failed => '✗',
+    }
+}
+
+/// What to do.
+fn last_word(found: &Health) -> String {
+    let wrong: Vec<(&str, &Fact)> = found.facts().filter(|(_, fact)| !fact.is_fine()).collect();
+    let names: Vec<&str> = found.systems.iter().map(|one| one.system.as_str()).collect();
+    // The worst first, and of those the first that was found.
+    let worst = wrong.iter().rev().max_by_key(|(_, fact)| fact.judgement);
+    let Some((system, fact)) = worst else {
+        let unknown = found.facts().filter(|(_, fact)| fact.judgement == Judgement::Unknown).count();
+        let but = match unknown {
+            0 => String::new(),
+            1 => " (1 thing is unknown)".to_owned(),
+            more => format!(" ({more} things are unknown)"),
+        };
+        return format!("{} could be restored now. Nothing to do.{but}", names.join(" and "));
+    };
+    let now = fact.now.as_deref().unwrap_or("look at it");
+    let more = match wrong.len() - 1 {
+        0 => String::new(),
+        more => format!(" Then {more} more above."),
+    };
+    format!("Now, for {system}: {now}.{more}")
+}
