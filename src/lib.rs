@@ -23,6 +23,7 @@
 //! | 5 | [`journal`] | append + fdatasync + hash chain, torn tail, output blobs, seal |
 //! | 5 | [`store`] | a bucket by URL |
 //! | 5 | [`process`] | child processes: groups, deadlines, an unprivileged user, their output as a stream |
+//! | 6 | [`history`] | past runs as plain facts, out of their journals |
 //! | 6 | [`system`] | PostgreSQL and Redis: identity, backup, restore, recover, check |
 //! | 7 | [`recovery`] | the recovery window over all systems, and the plan for a target |
 //! | 8 | [`action`] | one file a step kind |
@@ -54,6 +55,7 @@ pub mod document;
 pub mod drill;
 pub mod engine;
 pub mod event;
+pub mod history;
 pub mod inventory;
 pub mod journal;
 pub mod mutant;

@@ -14,6 +14,7 @@ use super::{Global, Session, evidence, home, resume, runtime, setup};
 use crate::clock::{self, SystemClock};
 use crate::engine::{Left, Remote, RunEnd, Word};
 use crate::event::{Command, Failure};
+use crate::history;
 use crate::journal::DrillDir;
 use crate::process::Spec;
 use crate::tui::{self, Leave, Notice};
@@ -167,7 +168,7 @@ pub fn beside(unattended: bool) -> Beside {
 pub fn engine(global: &Global, args: EngineArgs) -> Result<ExitCode> {
     let dir = resume::find(global, Some(&args.dir))?;
     let session = Session::begin(global)?;
-    let state = setup::fold(&dir.journal()).map_err(CliError::failed)?;
+    let state = history::fold(&dir.journal()).map_err(CliError::failed)?;
     let mut opening = setup::reopening(&state, &args.inventory, None, session.redactor.clone())?;
     opening.operator = args.operator;
     let outlet = Outlet { json: false, sign_key: args.sign_key, reason: None };

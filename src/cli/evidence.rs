@@ -9,6 +9,7 @@ use super::error::{CliError, Result};
 use super::{resume, setup};
 use crate::engine::Left;
 use crate::event::Failure;
+use crate::history;
 use crate::journal::DrillDir;
 use crate::report::sign::{self, FileKey, Role, Signer, agent::Agent};
 use crate::report::verify::{Conclusion, Mark, Request, verify as check};
@@ -226,7 +227,7 @@ fn report_dir(global: &Global, word: &str) -> Result<PathBuf> {
     let dir = drill.report();
     if !dir.exists() {
         // A damaged journal never ends in a report: that is what to say.
-        setup::fold(&drill.journal()).map_err(CliError::failed)?;
+        history::fold(&drill.journal()).map_err(CliError::failed)?;
     }
     match dir.join(report::STATEMENT).exists() {
         true => Ok(dir),

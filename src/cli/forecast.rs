@@ -5,11 +5,10 @@ use std::path::Path;
 
 use crate::drill::{DrillState, StepStatus};
 use crate::event::{Facts, RecoveryPoint, SystemWindow, Window};
+use crate::history;
 use crate::journal::{self, DrillDir};
 use crate::recovery;
 use crate::runbook::StepKind;
-
-use super::setup;
 
 /// The newest restores of a system count; disks and networks change.
 const RESTORES: usize = 8;
@@ -47,7 +46,7 @@ impl Measured {
     pub fn of(state: &Path) -> Self {
         let mut measured = Self::default();
         for dir in journal::layout::list(state).unwrap_or_default().into_iter().rev().take(DRILLS) {
-            if let Ok(drill) = setup::fold(&dir.journal()) {
+            if let Ok(drill) = history::fold(&dir.journal()) {
                 measured.add(&drill);
             }
         }

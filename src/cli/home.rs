@@ -8,10 +8,11 @@ use chrono::{FixedOffset, Local};
 
 use super::error::{CliError, Result};
 use super::forecast::Measured;
-use super::{Global, Session, evidence, paths, replay, resume, run, runtime, setup};
+use super::{Global, Session, evidence, paths, replay, resume, run, runtime};
 use crate::clock;
 use crate::drill::DrillState;
 use crate::event::{Failure, RecoveryTarget, Window};
+use crate::history;
 use crate::inventory;
 use crate::journal::{self, DrillDir};
 use crate::recovery;
@@ -74,7 +75,7 @@ fn model(state: &Path) -> HomeModel {
     }
     let mut drills: Vec<(DrillDir, DrillState)> = Vec::new();
     for dir in journal::layout::list(state).unwrap_or_default().into_iter().rev() {
-        match setup::fold(&dir.journal()) {
+        match history::fold(&dir.journal()) {
             Ok(drill) => drills.push((dir, drill)),
             Err(failure) => {
                 model

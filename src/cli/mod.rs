@@ -10,6 +10,7 @@ mod completions;
 mod error;
 mod evidence;
 mod forecast;
+mod history;
 mod home;
 mod lint;
 mod live;
@@ -86,6 +87,8 @@ enum Command {
     Replay(replay::Args),
     /// List drills: under way and past
     Drills(resume::ListArgs),
+    /// Show past runs: verdicts, RTO and RPO against their targets, and the trend
+    History(history::Args),
     /// Write a drill's report again, or say where it is
     Report(evidence::ReportArgs),
     /// Sign a drill's statement, as operator or as approver
@@ -145,6 +148,7 @@ fn dispatch(cli: Cli) -> std::result::Result<ExitCode, (CliError, bool)> {
         Some(Command::Run(args)) => with_json(args.json, |json| run::run(&global, args, json)),
         Some(Command::Resume(args)) => with_json(args.json, |json| resume::run(&global, args, json)),
         Some(Command::Drills(args)) => with_json(args.json, |_| resume::list(&global, args)),
+        Some(Command::History(args)) => with_json(args.json, |_| history::run(&global, args)),
         Some(Command::Attach(args)) => plain(attach::attach(&global, args)),
         Some(Command::Watch(args)) => plain(attach::watch(&global, args)),
         Some(Command::Engine(args)) => plain(attach::engine(&global, args)),

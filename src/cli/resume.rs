@@ -11,6 +11,7 @@ use super::run::Headless;
 use super::{Global, Session, paths, runtime, setup};
 use crate::engine::OpeningError;
 use crate::event::{Failure, Mode};
+use crate::history;
 use crate::journal::{self, DrillDir};
 
 #[derive(Debug, Default, clap::Args)]
@@ -48,7 +49,7 @@ pub fn run(global: &Global, args: Args, json: bool) -> Result<ExitCode> {
     become_owner(&dir)?;
     let global = beside(global, &dir);
     let session = Session::begin(&global)?;
-    let state = setup::fold(&dir.journal()).map_err(CliError::failed)?;
+    let state = history::fold(&dir.journal()).map_err(CliError::failed)?;
     let inventory = args.inventory.clone().or_else(|| state.opening.inventory_path.clone()).ok_or_else(|| {
         CliError::usage(
             Failure::new("the journal does not say where its inventory is", "").now("Pass --inventory FILE."),
@@ -114,7 +115,7 @@ pub fn find(global: &Global, word: Option<&str>) -> Result<DrillDir> {
         None => drills
             .into_iter()
             .rev()
-            .find(|dir| setup::fold(&dir.journal()).is_ok_and(|drill| drill.finished.is_none()))
+            .find(|dir| history::fold(&dir.journal()).is_ok_and(|drill| drill.finished.is_none()))
             .ok_or_else(|| CliError::usage(Failure::new("no drill is under way", "").now(hint()))),
     }
 }
@@ -139,7 +140,7 @@ pub fn list(global: &Global, args: ListArgs) -> Result<ExitCode> {
         .map_err(|error| CliError::usage(Failure::new(format!("cannot look into {}", state.display()), error)))?;
     let mut rows = Vec::new();
     for dir in drills.iter().rev() {
-        match setup::fold(&dir.journal()) {
+        match history::fold(&dir.journal()) {
             Ok(drill) => {
                 let verdict = drill.finished.map(|(_, verdict)| verdict);
                 let rto = drill.rto(drill.latest.elapsed).map(|rto| rto.as_secs_f64());

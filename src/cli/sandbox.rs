@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::error::{CliError, Kind, Result};
 use super::live::Outlet;
 use super::run::Headless;
-use super::setup::{self, Setup};
+use super::setup::Setup;
 use super::{Global, Session, attach, run, runtime};
 use crate::clock;
 use crate::event::{Failure, Mode, parse_time};
+use crate::history;
 use crate::journal::{self, DrillDir};
 use crate::process::Account;
 use crate::runbook;
@@ -213,7 +214,7 @@ fn refuse_over_a_drill(place: &Place) -> Result<()> {
     let (sandbox, _) = find(place)?;
     let layout = sandbox.layout();
     let drills = journal::layout::list(&layout.home().join(".local/state/lifeboat")).unwrap_or_default();
-    let open = drills.iter().find(|dir| setup::fold(&dir.journal()).is_ok_and(|drill| drill.finished.is_none()));
+    let open = drills.iter().find(|dir| history::fold(&dir.journal()).is_ok_and(|drill| drill.finished.is_none()));
     match open {
         None => Ok(()),
         Some(dir) => Err(CliError::usage(

@@ -8,8 +8,9 @@ use crate::clock::SystemClock;
 use crate::drill::{DrillState, StepStatus};
 use crate::engine::{Opening, Unattended};
 use crate::event::{Failure, Mode};
+use crate::history;
 use crate::inventory::{self, Inventory, SystemDetail};
-use crate::journal::{self, Journal};
+use crate::journal;
 use crate::process::find_program;
 use crate::runbook::Runbook;
 use crate::secret::Redactor;
@@ -192,7 +193,7 @@ fn past_durations(state: &Path, runbook: &str) -> BTreeMap<String, f64> {
     let past = journal::layout::list(state).unwrap_or_default().into_iter().rev();
     let finished = past.filter_map(|dir| {
         // A journal that cannot be read has nothing to say about the future; `verify` is where that is an error.
-        let drill = fold(&dir.journal()).ok()?;
+        let drill = history::fold(&dir.journal()).ok()?;
         (drill.finished.is_some() && drill.runbook.id == runbook).then_some(drill)
     });
     for drill in finished.take(DRILLS) {
@@ -210,21 +211,6 @@ fn past_durations(state: &Path, runbook: &str) -> BTreeMap<String, f64> {
             (step, seconds[seconds.len() / 2])
         })
         .collect()
-}
-
-/// The state that a journal leads to.
-pub fn fold(path: &Path) -> std::result::Result<DrillState, Failure> {
-    let unreadable = |why: String| {
-        Failure::new(format!("{} cannot be read", path.display()), why)
-            .now("Put a whole copy of it back, or begin a new drill: nothing in a damaged journal is believed.")
-    };
-    let read = Journal::read(path).map_err(|error| unreadable(error.to_string()))?;
-    let first = read.envelopes.first().ok_or_else(|| unreadable("it is empty".to_owned()))?;
-    let mut state = DrillState::open(first).map_err(|error| unreadable(error.to_string()))?;
-    for envelope in &read.envelopes[1..] {
-        state.apply(envelope);
-    }
-    Ok(state)
 }
 
 /// Who sits at the terminal.

@@ -93,6 +93,7 @@ impl Folder {
             recovery_points: std::mem::take(&mut self.extras.points),
             pauses: std::mem::take(&mut self.extras.pauses).into_iter().map(|(_, pause)| pause).collect(),
             resumes: std::mem::take(&mut self.extras.resumes),
+            trend: Vec::new(),
             steps,
         }
     }

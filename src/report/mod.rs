@@ -12,8 +12,9 @@ mod render;
 pub mod sign;
 mod statement;
 mod timeline;
+pub mod trend;
 pub mod verify;
-mod words;
+pub mod words;
 
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -24,6 +25,7 @@ use chrono::{DateTime, FixedOffset, Local, Utc};
 use crate::digest::Digest;
 use crate::drill::DrillError;
 use crate::event::Failure;
+use crate::history;
 use crate::journal::{DrillDir, Journal, JournalError};
 
 pub use fold::fold;
@@ -91,7 +93,39 @@ pub fn read(drill: &DrillDir) -> Result<Report, ReportError> {
     let (sha256, bytes) =
         Digest::of_file(&path).map_err(|source| ReportError::Io { operation: "reading", path, source })?;
     let journal = model::JournalSeal { head: read.head, events: read.envelopes.len() as u64, bytes, sha256 };
-    Ok(fold(&read.envelopes, journal, local_zone)?)
+    let mut report = fold(&read.envelopes, journal, local_zone)?;
+    report.trend = trend(drill, &report);
+    Ok(report)
+}
+
+/// A trend's runs, at most: what a line of dots has room for.
+const TREND: usize = 36;
+
+/// Earlier runs of the same runbook, service and environment beside this drill, and the drill itself. A neighbour that
+/// cannot be read is no part of this report; `lifeboat history` names it.
+fn trend(drill: &DrillDir, report: &Report) -> Vec<model::Past> {
+    let Some(state) = drill.path().ancestors().nth(2) else { return Vec::new() };
+    let id = drill.id();
+    let same = |run: &history::Run| {
+        (&run.runbook, &run.service, &run.environment) == (&report.runbook.id, &report.service, &report.environment)
+    };
+    let earlier = history::earlier(state, &id).filter_map(Result::ok);
+    let earlier = earlier.filter(|run| run.verdict.is_some() && same(run)).take(TREND - 1);
+    let mut runs: Vec<model::Past> = earlier.map(|run| (&run).into()).collect();
+    if runs.is_empty() {
+        return runs;
+    }
+    runs.reverse();
+    runs.push(model::Past {
+        drill: id,
+        started: report.times.opened.utc,
+        mode: report.mode,
+        verdict: report.verdict,
+        rto_seconds: report.rto.seconds,
+        rto_objective_seconds: report.rto.objective_seconds,
+        recovered: report.rto.recovered,
+    });
+    runs
 }
 
 /// Writes the report of a finished drill into its folder `report`, all of it or nothing. An unsigned report is replaced; a

@@ -49,6 +49,24 @@ pub struct Report {
     /// Values at the end; never secrets.
     pub variables: BTreeMap<String, String>,
     pub evidence: Evidence,
+    /// Runs of the same runbook, service and environment: earlier ones, and this one last. Empty when this is the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trend: Vec<Past>,
+}
+
+/// What a trend takes of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Past {
+    pub drill: String,
+    pub started: DateTime<Utc>,
+    pub mode: Mode,
+    /// `None` while it is under way.
+    pub verdict: Option<Verdict>,
+    /// As [`Rto::seconds`].
+    pub rto_seconds: Option<f64>,
+    pub rto_objective_seconds: Option<f64>,
+    /// Whether the clock was stopped by a recovery.
+    pub recovered: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, context};
 
 use super::model::{Report, Standing};
-use super::{ReportError, timeline, words};
+use super::{ReportError, timeline, trend, words};
 
 const MARKDOWN: &str = include_str!("templates/report.md.j2");
 const HTML: &str = include_str!("templates/report.html.j2");
@@ -24,6 +24,7 @@ pub fn all(report: &Report) -> Result<[(&'static str, String); 3], ReportError> 
             verdict => report.verdict.map_or("under way", |verdict| verdict.word()),
             mode => report.mode.word(),
             timeline => Value::from(Serde(timeline::timeline(report))),
+            trend => trend::chart(&report.trend).map(|chart| Value::from(Serde(chart))),
         })
     };
     let json = serde_json::to_string_pretty(report).map_err(|why| failed("report.json", why))?;

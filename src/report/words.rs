@@ -23,7 +23,7 @@ pub(super) fn clean_value(value: serde_json::Value) -> serde_json::Value {
 }
 
 /// `0.4 s`, `41 s`, `7 min 41 s`, `1 h 02 min 03 s`, `3 d 04 h 00 min`; `15 min`, `1 h` and `0 s` when it is exactly that.
-pub(super) fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() {
         return "unknown".to_owned();
     }

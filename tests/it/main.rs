@@ -4,6 +4,7 @@ mod bad_input;
 mod cockpit;
 mod corpus;
 mod drill;
+mod history;
 mod invalid_files;
 mod kills;
 mod orders;

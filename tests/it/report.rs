@@ -3,4 +3,4 @@
 mod agent;
 mod contents;
 mod signatures;
-mod story;
+pub mod story;

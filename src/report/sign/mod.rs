@@ -15,6 +15,7 @@ use crate::digest::Digest;
 use crate::event::Failure;
 use crate::mutant;
 
+pub use crate::history::read_signature;
 pub use allowed::AllowedSigners;
 pub use key::{FileKey, MadeKey, allowed_signers_line, make_key};
 
@@ -169,17 +170,6 @@ pub(super) fn signatures(dir: &Path) -> Option<Vec<(Role, Result<SshSig, String>
         }
     }
     dir.is_dir().then_some(found)
-}
-
-/// Reads an armoured signature, and only as OpenSSH writes it: the parser forgives lengths that stock tools do not.
-pub fn read_signature(pem: &[u8]) -> Result<SshSig, String> {
-    let signature = SshSig::from_pem(pem).map_err(|why| why.to_string())?;
-    let canonical = signature.to_pem(LineEnding::LF).map_err(|why| why.to_string())?;
-    let bare = |text: &[u8]| text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect::<Vec<_>>();
-    match bare(pem) == bare(canonical.as_bytes()) {
-        true => Ok(signature),
-        false => Err("it is not written as OpenSSH writes one".to_owned()),
-    }
 }
 
 pub(super) fn fingerprint(key: &KeyData) -> String {
