@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::event::{Answer, Ask, Failure, Measure, Mode, Progress, Stream};
-use crate::inventory::{Inventory, SecretRef, System};
+use crate::inventory::{Inventory, SecretRef, StoreKeys, System};
 use crate::mutant;
 use crate::runbook::{Runbook, Step, placeholders};
 use crate::secret::Redactor;
@@ -100,8 +100,7 @@ impl Context {
     pub fn secret_variables(&self) -> impl Iterator<Item = &str> {
         let urls = self.inventory.systems.values().map(|system| &system.url);
         let keys = self.inventory.stores.values().filter_map(|store| store.keys.as_ref());
-        let keys = keys.flat_map(|keys| [Some(&keys.access_key), Some(&keys.secret_key), keys.session_token.as_ref()]);
-        urls.chain(keys.flatten()).filter_map(|secret| match secret {
+        urls.chain(keys.flat_map(StoreKeys::references)).filter_map(|secret| match secret {
             SecretRef::Env(name) => Some(name.as_str()),
             _ => None,
         })

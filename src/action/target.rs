@@ -35,7 +35,7 @@ impl Context {
     pub(super) fn location(&self, system: &System) -> Result<Location, Failure> {
         let location = recovery::bucket_of(&self.inventory, system)?;
         if let Keys::Given(keys) = &location.keys {
-            keys.secrets().for_each(|secret| self.redactor.learn(secret.expose()));
+            keys.secrets().iter().for_each(|secret| self.redactor.learn(secret.expose()));
         }
         Ok(location)
     }

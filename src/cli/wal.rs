@@ -25,13 +25,14 @@ pub struct Args {
 enum Command {
     /// archive_command = 'lifeboat wal push --store URL --prefix SYSTEM %p'
     Push {
-        /// The bucket: file:///directory or s3://bucket/prefix
+        /// The bucket: file:///directory, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix
         #[arg(long, value_name = "URL")]
         store: String,
         /// The system's folder in it
         #[arg(long, value_name = "FOLDER")]
         prefix: Option<String>,
-        /// For s3: a file with aws_access_key_id and aws_secret_access_key; otherwise the usual places are looked at
+        /// For s3: a file with aws_access_key_id and aws_secret_access_key; for az: a line `account_key = …` or
+        /// `sas_token = …`; for gs: a service account's JSON. Otherwise the usual places are looked at
         #[arg(long, value_name = "FILE")]
         keys: Option<PathBuf>,
         /// %p
@@ -40,13 +41,14 @@ enum Command {
     },
     /// restore_command = 'lifeboat wal fetch --store URL --prefix SYSTEM %f %p'
     Fetch {
-        /// The bucket: file:///directory or s3://bucket/prefix
+        /// The bucket: file:///directory, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix
         #[arg(long, value_name = "URL")]
         store: String,
         /// The system's folder in it
         #[arg(long, value_name = "FOLDER")]
         prefix: Option<String>,
-        /// For s3: a file with aws_access_key_id and aws_secret_access_key; otherwise the usual places are looked at
+        /// For s3: a file with aws_access_key_id and aws_secret_access_key; for az: a line `account_key = …` or
+        /// `sas_token = …`; for gs: a service account's JSON. Otherwise the usual places are looked at
         #[arg(long, value_name = "FILE")]
         keys: Option<PathBuf>,
         /// Where a restore under way stages segments

@@ -257,7 +257,7 @@ fn mask_passwords(source: &str) -> String {
         }
     }
     let lower = source.to_ascii_lowercase();
-    let words = ["password", "secret_key", "session_token"];
+    let words = ["password", "secret_key", "session_token", "account_key", "sas_token", "service_account"];
     for (at, found) in words.iter().flat_map(|word| lower.match_indices(word)) {
         let rest = &source[at + found.len()..];
         let value = rest.trim_start_matches([' ', '\t']);

@@ -46,7 +46,16 @@ impl<'a> Builder<'a> {
                 let place = root.key("stores").key(&name);
                 let url = self.store_url(&raw.url.0, place.key("url"));
                 let retain = raw.retain.map(|lasting| lasting.0);
-                let keys = self.store_keys(&url, raw.access_key, raw.secret_key, raw.session_token, place);
+                let keys = [
+                    ("access_key", raw.access_key),
+                    ("secret_key", raw.secret_key),
+                    ("session_token", raw.session_token),
+                    ("account_key", raw.account_key),
+                    ("sas_token", raw.sas_token),
+                    ("service_account", raw.service_account),
+                ];
+                let keys = keys.into_iter().filter_map(|(name, key)| Some((name, key?))).collect();
+                let keys = self.store_keys(&url, keys, place);
                 (name.clone(), Store { name, url, keys, retain })
             })
             .collect();
@@ -226,7 +235,7 @@ impl<'a> Builder<'a> {
             Ok(StoreUrl::Directory(path)) => {
                 format!("file://{}", self.path(&path.to_string_lossy(), place).display())
             }
-            Ok(StoreUrl::S3(url)) => url.to_string(),
+            Ok(StoreUrl::Bucket(url)) => url.to_string(),
             Err(error) => {
                 self.problems.error(Some(place.span()), error.message).hint(error.hint);
                 String::new()
@@ -237,36 +246,60 @@ impl<'a> Builder<'a> {
     fn store_keys(
         &mut self,
         url: &str,
-        access_key: Option<Reference>,
-        secret_key: Option<Reference>,
-        session_token: Option<Reference>,
+        said: IndexMap<&'static str, Reference>,
         place: Place<'_>,
     ) -> Option<StoreKeys> {
-        let said = [("access_key", &access_key), ("secret_key", &secret_key), ("session_token", &session_token)];
-        let first = said.iter().find(|(_, reference)| reference.is_some())?.0;
-        if url.starts_with("file:") {
-            self.problems
-                .error(Some(place.key(first).key_span()), "a directory is opened without keys")
-                .hint("leave them out: its permissions say who may read it");
-        }
-        for (name, reference) in said.into_iter().skip(1) {
-            if matches!(reference, Some(Reference::Plain(_))) {
+        let first = *said.keys().next()?;
+        for (name, reference) in &said {
+            // The access key is a name.
+            if *name != "access_key" && matches!(reference, Reference::Plain(_)) {
                 self.problems
                     .error(Some(place.key(name).span()), format!("this is {name} itself, and files are copied and committed"))
                     .hint(format!("put it elsewhere and say where: {name} = {{ env = \"NAME\" }}, {{ file = \"path\" }} or {{ command = [\"program\"] }}; then have a new one made"));
             }
         }
-        let (Some(access_key), Some(secret_key)) = (access_key, secret_key) else {
+        let (takes, hint) = match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("s3") => {
+                (&["access_key", "secret_key", "session_token"][..], "an S3 store takes access_key and secret_key")
+            }
+            Some("az") => (&["account_key", "sas_token"][..], "an Azure store takes account_key or sas_token"),
+            Some("gs") => (&["service_account"][..], "a Google store takes service_account"),
+            Some(_) => (&[][..], "leave them out: its permissions say who may read it"),
+            // What is wrong with the URL has been told.
+            None => return None,
+        };
+        for name in said.keys().filter(|name| !takes.contains(*name)) {
+            let what = match takes {
+                [] => "a directory is opened without keys".to_owned(),
+                _ => format!("this store is not opened by `{name}`"),
+            };
+            self.problems.error(Some(place.key(name).key_span()), what).hint(hint);
+            if takes.is_empty() {
+                break;
+            }
+        }
+        let mut said: IndexMap<_, _> =
+            said.into_iter().map(|(name, raw)| (name, self.key(raw, place.key(name)))).collect();
+        let mut take = |name| said.shift_remove(name);
+        let session_token = take("session_token");
+        let found = match (take("access_key"), take("secret_key"), take("account_key"), take("sas_token")) {
+            (Some(access_key), Some(secret_key), ..) => Some(StoreKeys::S3 { access_key, secret_key, session_token }),
+            (None, None, Some(_), Some(_)) => {
+                self.problems
+                    .error(Some(place.key("sas_token").key_span()), "this store has two keys")
+                    .hint("give it account_key or sas_token; a signature that may only do what is needed is better");
+                return None;
+            }
+            (None, None, Some(key), None) => Some(StoreKeys::AccountKey(key)),
+            (None, None, None, Some(token)) => Some(StoreKeys::SasToken(token)),
+            (None, None, None, None) => take("service_account").map(StoreKeys::ServiceAccount),
+            _ => None,
+        };
+        if found.is_none() && takes.contains(&first) {
             let both = "access_key and secret_key belong together, and session_token to both";
             self.problems.error(Some(place.key(first).key_span()), format!("`{first}` alone opens nothing")).hint(both);
-            return None;
-        };
-        let mut key = |reference, name| self.key(reference, place.key(name));
-        Some(StoreKeys {
-            access_key: key(access_key, "access_key"),
-            secret_key: key(secret_key, "secret_key"),
-            session_token: session_token.map(|reference| key(reference, "session_token")),
-        })
+        }
+        found
     }
 
     fn key(&mut self, raw: Reference, place: Place<'_>) -> SecretRef {

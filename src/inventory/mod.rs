@@ -15,7 +15,7 @@ pub use model::{
     Backups, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef,
     Store, StoreKeys, System, SystemDetail,
 };
-pub use store_url::{BadUrl, Endpoint, S3Url, StoreUrl};
+pub use store_url::{BadUrl, BucketUrl, Cloud, Endpoint, StoreUrl};
 
 use crate::document::{self, Document, Problems};
 

@@ -24,19 +24,38 @@ pub struct Inventory {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub name: String,
-    /// `file:///absolute/directory` or `s3://bucket/prefix?…`; see [`super::StoreUrl`].
+    /// `file:///absolute/directory`, `s3://bucket/prefix?…`, `az://…` or `gs://…`; see [`super::StoreUrl`].
     pub url: String,
     /// The usual chain of the cloud's own tools when absent.
     pub keys: Option<StoreKeys>,
     pub retain: Option<Duration>,
 }
 
-/// How an S3 store is opened.
+/// How a store behind a network is opened; always of the kind that its URL wants.
 #[derive(Debug, Clone)]
-pub struct StoreKeys {
-    pub access_key: SecretRef,
-    pub secret_key: SecretRef,
-    pub session_token: Option<SecretRef>,
+pub enum StoreKeys {
+    S3 {
+        access_key: SecretRef,
+        secret_key: SecretRef,
+        session_token: Option<SecretRef>,
+    },
+    /// Of Azure: the storage account's key.
+    AccountKey(SecretRef),
+    /// Of Azure: a shared access signature.
+    SasToken(SecretRef),
+    /// Of Google: the JSON of a service account's key.
+    ServiceAccount(SecretRef),
+}
+
+impl StoreKeys {
+    pub fn references(&self) -> Vec<&SecretRef> {
+        match self {
+            Self::S3 { access_key, secret_key, session_token } => {
+                [access_key, secret_key].into_iter().chain(session_token).collect()
+            }
+            Self::AccountKey(key) | Self::SasToken(key) | Self::ServiceAccount(key) => vec![key],
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -59,9 +59,9 @@ pub struct File {
     }
 ))]
 pub struct Store {
-    /// `file:///directory`, where a relative one counts from this file, or `s3://bucket/prefix`, with
-    /// `?region=eu-central-1`, `&endpoint=https://host:port` when it is not Amazon's, and `&patience=90s` for how long a
-    /// request that fails is tried again.
+    /// `file:///directory`, where a relative one counts from this file; `s3://bucket/prefix?region=eu-central-1`;
+    /// `az://container/prefix?account=NAME`; or `gs://bucket/prefix`. With `&endpoint=https://host:port` when it is not the
+    /// cloud's own, and `&patience=90s` for how long a request that fails is tried again.
     pub url: Text,
     /// Of an S3 store: `{ env = "NAME" }`, `{ file = "path" }` or `{ command = ["program"] }`. Without it the usual chain is
     /// asked: `AWS_…` in the environment, the profile in `~/.aws`, the container's or the machine's role.
@@ -70,6 +70,14 @@ pub struct Store {
     pub secret_key: Option<Reference>,
     /// For keys that expire.
     pub session_token: Option<Reference>,
+    /// Of an Azure store: a reference to the storage account's key. Without it or `sas_token` the usual chain is asked:
+    /// `AZURE_…` in the environment, then the machine's identity.
+    pub account_key: Option<Reference>,
+    /// Of an Azure store: a reference to a shared access signature, `sv=…&sig=…`.
+    pub sas_token: Option<Reference>,
+    /// Of a Google store: a reference to the JSON of a service account's key. Without it the usual chain is asked:
+    /// `GOOGLE_…` in the environment, what `gcloud` left, then the machine's service account.
+    pub service_account: Option<Reference>,
     /// How long backups are kept.
     pub retain: Option<Lasting>,
 }

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 
 use crate::clock;
 use crate::event::{Failure, SystemWindow, Window};
-use crate::inventory::{Inventory, SecretRef, System, SystemDetail};
-use crate::store::{Bucket, Given, Keys, Object, StoreError};
+use crate::inventory::{Inventory, SecretRef, StoreKeys, System, SystemDetail};
+use crate::store::{AzureKey, Bucket, Given, GoogleKey, Keys, Object, Pair, StoreError};
 use crate::system::postgres::wal::Location;
 use crate::system::postgres::wal::read::Listed;
 use crate::system::{postgres, redis};
@@ -20,11 +20,14 @@ pub fn bucket_of(inventory: &Inventory, system: &System) -> Result<Location, Fai
     })?;
     let keys = match &store.keys {
         None => Keys::Usual,
-        Some(keys) => Keys::Given(Given {
-            access_key: keys.access_key.resolve()?,
-            secret_key: keys.secret_key.resolve()?,
-            session_token: keys.session_token.as_ref().map(SecretRef::resolve).transpose()?,
-        }),
+        Some(StoreKeys::S3 { access_key, secret_key, session_token }) => Keys::Given(Given::S3(Pair {
+            access_key: access_key.resolve()?,
+            secret_key: secret_key.resolve()?,
+            session_token: session_token.as_ref().map(SecretRef::resolve).transpose()?,
+        })),
+        Some(StoreKeys::AccountKey(key)) => Keys::Given(Given::Azure(AzureKey::Account(key.resolve()?))),
+        Some(StoreKeys::SasToken(token)) => Keys::Given(Given::Azure(AzureKey::Sas(token.resolve()?))),
+        Some(StoreKeys::ServiceAccount(json)) => Keys::Given(Given::Google(GoogleKey::Service(json.resolve()?))),
     };
     Ok(Location { url: store.url.clone(), prefix: system.backups.prefix.clone(), keys })
 }

@@ -7,7 +7,12 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use crate::digest::Digest;
 use crate::event::Failure;
-use crate::inventory::BadUrl;
+use crate::inventory::{BadUrl, Cloud};
+
+use super::keys::Given;
+
+/// Where a machine in a cloud is told who it is.
+const METADATA: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -16,7 +21,7 @@ pub enum StoreError {
     #[error("{0}")]
     BadUrl(#[from] BadUrl),
     #[error("the keys for {bucket} cannot be read from {path}: {why}")]
-    Keys { bucket: String, path: PathBuf, why: String },
+    Keys { cloud: Cloud, bucket: String, path: PathBuf, why: String },
     #[error("{bucket} was there and is not any more, so nothing is written: {why}")]
     Gone { bucket: String, why: String },
     #[error("{key} is not in {bucket}")]
@@ -29,7 +34,7 @@ pub enum StoreError {
     Io { operation: &'static str, bucket: String, key: String, source: Box<object_store::Error> },
     /// A server's word, or its silence; it was asked again as often as that helps.
     #[error("{}: {why}", .trouble.what(.operation, .bucket, .key))]
-    Cloud { operation: &'static str, bucket: String, key: String, trouble: Trouble, why: String },
+    Cloud { cloud: Cloud, operation: &'static str, bucket: String, key: String, trouble: Trouble, why: String },
 }
 
 /// What keeps a bucket behind a network from doing what it was asked.
@@ -67,20 +72,44 @@ impl Trouble {
         }
     }
 
-    fn now(self) -> &'static str {
-        match self {
-            Self::NoBucket => {
+    fn now(self, cloud: Cloud) -> &'static str {
+        match (self, cloud) {
+            (Self::NoBucket, Cloud::Azure) => {
+                "check container, account and endpoint in the store's URL; create the container if it is a new one"
+            }
+            (Self::NoBucket, _) => {
                 "check bucket, region and endpoint in the store's URL; create the bucket if it is a new one"
             }
-            Self::Region => "give the store's URL the bucket's region: s3://bucket/prefix?region=…",
-            Self::NoKeys => {
+            (Self::Region, _) => "give the store's URL the bucket's region: s3://bucket/prefix?region=…",
+            (Self::NoKeys, Cloud::S3) => {
                 "give the store access_key and secret_key in the inventory, or set AWS_ACCESS_KEY_ID and \
                  AWS_SECRET_ACCESS_KEY, or write them to ~/.aws/credentials"
             }
-            Self::Refused => {
+            (Self::NoKeys, Cloud::Azure) => {
+                "give the store account_key or sas_token in the inventory, or set AZURE_STORAGE_ACCOUNT_KEY, or give the \
+                 machine an identity"
+            }
+            (Self::NoKeys, Cloud::Google) => {
+                "give the store service_account in the inventory, or set GOOGLE_APPLICATION_CREDENTIALS, or give the \
+                 machine a service account"
+            }
+            (Self::Refused, Cloud::S3) => {
                 "check access_key and secret_key; they must allow s3:ListBucket, s3:GetObject, and for backups s3:PutObject \
                  and s3:DeleteObject. Without s3:ListBucket even a missing object is a refusal"
             }
+            (Self::Refused, Cloud::Azure) => {
+                "check account_key or sas_token; a signature must allow read and list, and for backups create, write and \
+                 delete. An identity needs the role Storage Blob Data Reader, and for backups Contributor"
+            }
+            (Self::Refused, Cloud::Google) => {
+                "check service_account; it needs the role Storage Object Viewer, and for backups Storage Object Admin"
+            }
+            (other, _) => other.now_anywhere(),
+        }
+    }
+
+    fn now_anywhere(self) -> &'static str {
+        match self {
             Self::Expired => "get new ones (log in again, or a new session token), then retry",
             Self::Unreachable => {
                 "check the endpoint in the store's URL, name resolution, route and firewall, then retry"
@@ -90,14 +119,14 @@ impl Trouble {
                  machine's trusted ones, or name it with SSL_CERT_FILE"
             }
             Self::Cut => "retry: nothing counts before it is whole and verified. If it goes on, look at the network",
-            Self::Answer => "look at the server's log, then retry",
+            _ => "look at the server's log, then retry",
         }
     }
 
-    /// What Amazon's documentation of error responses calls these.
+    /// What the clouds' documentations of error responses call these; none uses another's word for something else.
     fn of_code(code: &str) -> Option<Self> {
         Some(match code {
-            "NoSuchBucket" => Self::NoBucket,
+            "NoSuchBucket" | "ContainerNotFound" | "ContainerBeingDeleted" => Self::NoBucket,
             "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => Self::Region,
             "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired" => Self::Expired,
             "AccessDenied"
@@ -109,7 +138,21 @@ impl Trouble {
             | "RequestTimeTooSkewed"
             | "InvalidSecurity"
             | "NotSignedUp"
-            | "AuthFailure" => Self::Refused,
+            | "AuthFailure"
+            | "AuthenticationFailed"
+            | "AuthorizationFailure"
+            | "AuthorizationPermissionMismatch"
+            | "AuthorizationProtocolMismatch"
+            | "AuthorizationResourceTypeMismatch"
+            | "AuthorizationServiceMismatch"
+            | "AuthorizationSourceIPMismatch"
+            | "InsufficientAccountPermissions"
+            | "InvalidAuthenticationInfo"
+            | "NoAuthenticationInformation"
+            | "AccountIsDisabled"
+            | "PublicAccessNotPermitted"
+            | "UserProjectAccountProblem"
+            | "UserProjectInconsistent" => Self::Refused,
             _ => return None,
         })
     }
@@ -124,9 +167,9 @@ impl StoreError {
     /// What to do now, when that is known.
     pub fn now(&self) -> Option<&'static str> {
         match self {
-            Self::Cloud { trouble, .. } => Some(trouble.now()),
+            Self::Cloud { cloud, trouble, .. } => Some(trouble.now(*cloud)),
             Self::BadUrl(error) => Some(error.hint),
-            Self::Keys { .. } => Some("it needs aws_access_key_id and aws_secret_access_key below [default]"),
+            Self::Keys { cloud, .. } => Some(Given::expected(*cloud)),
             Self::Url { .. } => {
                 Some("check the store's URL in the inventory, and that the directory is there and mounted")
             }
@@ -135,7 +178,13 @@ impl StoreError {
     }
 
     /// What the error of a bucket behind a network means.
-    pub(super) fn cloud(operation: &'static str, bucket: String, key: String, error: &object_store::Error) -> Self {
+    pub(super) fn cloud(
+        cloud: Cloud,
+        operation: &'static str,
+        bucket: String,
+        key: String,
+        error: &object_store::Error,
+    ) -> Self {
         let text = error.to_string();
         let code = between(&text, "<Code>", "</Code>");
         let trouble = code.and_then(Trouble::of_code);
@@ -149,9 +198,9 @@ impl StoreError {
             (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }, None) => {
                 (Trouble::Refused, "the server says no, and gives no reason".to_owned())
             }
-            _ if text.contains("169.254.169.254") => {
-                let looked =
-                    "neither in the inventory nor in the environment nor in ~/.aws, and this machine has no role";
+            _ if METADATA.iter().any(|place| text.contains(place)) => {
+                let looked = "neither in the inventory nor in the environment nor in this machine's own files, and it has no \
+                              role";
                 (Trouble::NoKeys, looked.to_owned())
             }
             _ if text.contains("redirect without LOCATION") => {
@@ -162,7 +211,7 @@ impl StoreError {
                 None => (Trouble::Answer, answer(&text)),
             },
         };
-        Self::Cloud { operation, bucket, key, trouble, why }
+        Self::Cloud { cloud, operation, bucket, key, trouble, why }
     }
 }
 
@@ -170,11 +219,11 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let now = error.now().map(str::to_owned);
         let failure = match error {
-            StoreError::Cloud { operation, bucket, key, trouble, why } => {
+            StoreError::Cloud { operation, bucket, key, trouble, why, .. } => {
                 Self::new(trouble.what(operation, &bucket, &key), why)
             }
             StoreError::BadUrl(BadUrl { message, .. }) => Self::new("the store cannot be opened", message),
-            StoreError::Keys { bucket, path, why } => {
+            StoreError::Keys { bucket, path, why, .. } => {
                 Self::new(format!("the keys for {bucket} cannot be read from {}", path.display()), why)
             }
             error @ StoreError::Url { .. } => Self::new("the store cannot be opened", error),

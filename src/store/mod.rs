@@ -1,9 +1,12 @@
 //! A bucket by URL through `object_store`: create-only writes, digests on read.
 //!
-//! Keys of objects are relative to the bucket's root and use `/`. `file:` and `s3:` URLs are compiled in; what may stand in
-//! them is [`crate::inventory::StoreUrl`]'s to say.
+//! Keys of objects are relative to the bucket's root and use `/`. What may stand in a URL is
+//! [`crate::inventory::StoreUrl`]'s to say.
 
+mod azure;
+mod cloud;
 mod error;
+mod google;
 mod keys;
 mod s3;
 #[cfg(test)]
@@ -17,6 +20,8 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AwsCredentialProvider;
+use object_store::azure::AzureCredentialProvider;
+use object_store::gcp::GcpCredentialProvider;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
@@ -25,11 +30,13 @@ use object_store::{
 };
 
 use crate::digest::{Digest, Hasher};
-use crate::inventory::StoreUrl;
+use crate::inventory::{Cloud, StoreUrl};
 use crate::mutant;
 
+use cloud::Opened;
+
 pub use error::{StoreError, Trouble};
-pub use keys::{Given, Keys};
+pub use keys::{AzureKey, Given, GoogleKey, Keys, Pair};
 
 /// Bytes that are asked for at once of an object that is streamed: a request has an end before which it must be done.
 const RANGE: u64 = 8 << 20;
@@ -63,9 +70,19 @@ pub struct Bucket {
     /// A directory on this machine: device and inode say whether it still is the one that was opened.
     directory: Option<(PathBuf, (u64, u64))>,
     /// Behind a network.
-    cloud: Option<AwsCredentialProvider>,
+    cloud: Option<Cloud>,
+    opener: Option<Opener>,
     /// By how much a time of modification may have been cut.
     grain: TimeDelta,
+}
+
+/// Where the keys of a bucket come from, for those that they are handed on to.
+#[derive(Clone)]
+enum Opener {
+    Lasting(Given),
+    S3(AwsCredentialProvider),
+    Azure(AzureCredentialProvider),
+    Google(GcpCredentialProvider),
 }
 
 impl std::fmt::Debug for Bucket {
@@ -84,21 +101,40 @@ impl Bucket {
     pub fn open_with(url: &str, prefix: &str, keys: &Keys) -> Result<Self, StoreError> {
         match StoreUrl::parse(url)? {
             StoreUrl::Directory(directory) => Self::directory(url, &directory, prefix),
-            StoreUrl::S3(found) => {
-                let s3::Opened { store, url } = s3::open(found, keys)?;
-                let cloud = Some(Arc::clone(store.credentials()));
-                let folder = [url.prefix.as_str(), prefix].into_iter().filter(|part| !part.is_empty());
-                let folder = folder.collect::<Vec<_>>().join("/");
-                let (name, url) = (format!("s3://{}/{folder}", url.bucket), url.to_string());
-                Ok(Self {
-                    store: within(store, &folder),
-                    name,
-                    url,
-                    directory: None,
-                    cloud,
-                    grain: TimeDelta::milliseconds(999),
-                })
-            }
+            StoreUrl::Bucket(found) => match found.cloud {
+                Cloud::S3 => {
+                    let opened = s3::open(found, keys)?;
+                    let opener = Opener::S3(Arc::clone(opened.store.credentials()));
+                    Ok(Self::remote(opened, opener, prefix))
+                }
+                Cloud::Azure => {
+                    let (opened, key) = azure::open(found, keys)?;
+                    let provider = Arc::clone(opened.store.credentials());
+                    let opener = key.map_or(Opener::Azure(provider), |key| Opener::Lasting(Given::Azure(key)));
+                    Ok(Self::remote(opened, opener, prefix))
+                }
+                Cloud::Google => {
+                    let (opened, key) = google::open(found, keys)?;
+                    let provider = Arc::clone(opened.store.credentials());
+                    let opener = key.map_or(Opener::Google(provider), |key| Opener::Lasting(Given::Google(key)));
+                    Ok(Self::remote(opened, opener, prefix))
+                }
+            },
+        }
+    }
+
+    fn remote(opened: Opened<impl ObjectStore>, opener: Opener, prefix: &str) -> Self {
+        let Opened { store, url } = opened;
+        let folder = [url.prefix.as_str(), prefix].into_iter().filter(|part| !part.is_empty());
+        let folder = folder.collect::<Vec<_>>().join("/");
+        Self {
+            store: within(store, &folder),
+            name: format!("{}://{}/{folder}", url.cloud.scheme(), url.bucket),
+            url: url.to_string(),
+            directory: None,
+            cloud: Some(url.cloud),
+            opener: Some(opener),
+            grain: TimeDelta::milliseconds(999),
         }
     }
 
@@ -116,7 +152,7 @@ impl Bucket {
         };
         let directory = Some((directory.to_owned(), opened));
         let (store, url) = (within(store, prefix), url.to_owned());
-        Ok(Self { store, name, url, directory, cloud: None, grain: TimeDelta::zero() })
+        Ok(Self { store, name, url, directory, cloud: None, opener: None, grain: TimeDelta::zero() })
     }
 
     /// Before anything is written: the store would make a directory that is missing, and what is written below a mount
@@ -138,13 +174,14 @@ impl Bucket {
 
     /// The keys that open it, for a program of another user or environment; `None` for a directory.
     pub async fn keys(&self) -> Result<Option<Given>, StoreError> {
-        match &self.cloud {
-            None => Ok(None),
-            Some(provider) => {
-                let keys = s3::keys(provider).await;
-                keys.map(Some).map_err(|source| self.error("getting the keys for", "it", source))
-            }
-        }
+        let Some(opener) = &self.opener else { return Ok(None) };
+        let keys = match opener {
+            Opener::Lasting(given) => Ok(given.clone()),
+            Opener::S3(provider) => s3::keys(provider).await,
+            Opener::Azure(provider) => azure::token(provider).await,
+            Opener::Google(provider) => google::token(provider).await,
+        };
+        keys.map(Some).map_err(|source| self.error("getting the keys for", "it", source))
     }
 
     /// For messages: the URL with the prefix.
@@ -270,8 +307,10 @@ impl Bucket {
 
     fn error(&self, operation: &'static str, key: &str, source: object_store::Error) -> StoreError {
         let (bucket, key) = (self.name.clone(), key.to_owned());
+        if let Some(cloud) = self.cloud {
+            return StoreError::cloud(cloud, operation, bucket, key, &source);
+        }
         match source {
-            source if self.cloud.is_some() => StoreError::cloud(operation, bucket, key, &source),
             object_store::Error::NotFound { .. } => StoreError::NotFound { bucket, key },
             object_store::Error::AlreadyExists { .. } => StoreError::Exists { bucket, key },
             source => StoreError::Io { operation, bucket, key, source: Box::new(source) },

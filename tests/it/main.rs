@@ -1,6 +1,7 @@
 mod architecture;
 mod attach;
 mod bad_input;
+mod buckets;
 mod cockpit;
 mod corpus;
 mod drill;
@@ -14,7 +15,6 @@ mod recordings;
 mod redis;
 mod report;
 mod rows;
-mod s3;
 mod sandbox;
 mod silent;
 mod support;

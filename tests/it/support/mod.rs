@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat::digest::Digest;
 
+pub mod azurite;
 pub mod partition;
 pub mod postgres;
 pub mod pty;
@@ -16,6 +17,14 @@ pub mod small;
 /// The root of the checkout.
 pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where `tests/run` puts what no package manager of the system has, unless this variable says so.
+pub fn cache(variable: &str, folder: &str) -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    let installed = std::env::var_os(variable).map(PathBuf::from);
+    installed.or_else(|| cache.or(home).map(|cache| cache.join("lifeboat").join(folder))).unwrap_or_default()
 }
 
 /// Every file below a directory, with the digest of its bytes. Where a server writes, a file may go while it is looked at.

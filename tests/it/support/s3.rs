@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use lifeboat::clock;
 use lifeboat::secret::Secret;
-use lifeboat::store::{Bucket, Given, Keys};
+use lifeboat::store::{Bucket, Given, Keys, Pair};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::cache;
 use super::redis::free_port;
 
 /// The bucket that every server begins with.
@@ -35,7 +36,7 @@ print(key["AccessKeyId"], key["SecretAccessKey"])
 pub struct S3 {
     pub endpoint: String,
     pub port: u16,
-    pub keys: Given,
+    pub keys: Pair,
     /// Where its certificate is, when it speaks TLS.
     pub certificate: Option<PathBuf>,
     child: Child,
@@ -43,11 +44,8 @@ pub struct S3 {
 }
 
 /// The directory of moto's programs: `tests/run` installs it.
-fn programs() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-    let installed = std::env::var_os("LIFEBOAT_MOTO").map(PathBuf::from);
-    let bin = installed.or_else(|| cache.or(home).map(|cache| cache.join("lifeboat/moto/bin"))).unwrap_or_default();
+pub fn programs() -> PathBuf {
+    let bin = cache("LIFEBOAT_MOTO", "moto/bin");
     assert!(bin.join("moto_server").exists(), "these tests need moto in {}: run tests/run", bin.display());
     bin
 }
@@ -78,7 +76,7 @@ impl S3 {
         let again = log.try_clone().expect("the same log");
         let child = command.stdin(Stdio::null()).stdout(log).stderr(again).spawn().expect("moto starts");
         let endpoint = format!("http{}://127.0.0.1:{port}", if tls { "s" } else { "" });
-        let nobody = Given { access_key: Secret::new("none"), secret_key: Secret::new("none"), session_token: None };
+        let nobody = Pair { access_key: Secret::new("none"), secret_key: Secret::new("none"), session_token: None };
         let mut server = Self { endpoint, port, keys: nobody, certificate, child, home };
         let up = async {
             while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
@@ -90,7 +88,7 @@ impl S3 {
         }
         let made = server.boto(PREPARE);
         let (access, secret) = made.trim().split_once(' ').expect("a pair of keys");
-        server.keys = Given { access_key: Secret::new(access), secret_key: Secret::new(secret), session_token: None };
+        server.keys = Pair { access_key: Secret::new(access), secret_key: Secret::new(secret), session_token: None };
         server
     }
 
@@ -129,7 +127,11 @@ impl S3 {
     }
 
     pub fn bucket(&self, folder: &str) -> Bucket {
-        Bucket::open_with(&self.url(folder), "", &Keys::Given(self.keys.clone())).expect("the bucket opens")
+        Bucket::open_with(&self.url(folder), "", &Keys::Given(self.given())).expect("the bucket opens")
+    }
+
+    pub fn given(&self) -> Given {
+        Given::S3(self.keys.clone())
     }
 
     fn log(&self) -> String {

@@ -50,7 +50,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Given;
+    use crate::store::{Given, Pair};
 
     #[test]
     fn row_08_nothing_in_a_path_reaches_the_shell() {
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn no_key_stands_in_a_command() {
         let secret = |text: &str| crate::secret::Secret::new(text);
-        let keys = Given { access_key: secret("AKIA"), secret_key: secret("hunter2"), session_token: None };
+        let keys = Given::S3(Pair { access_key: secret("AKIA"), secret_key: secret("hunter2"), session_token: None });
         let (url, prefix) = ("s3://acme/x?region=r&endpoint=https://h".to_owned(), String::new());
         let location = Location { url, prefix, keys: Keys::Given(keys) };
         assert_eq!(

@@ -6,10 +6,11 @@ use std::process::{Command, Output};
 use futures::StreamExt as _;
 use lifeboat::event::Failure;
 use lifeboat::secret::Secret;
-use lifeboat::store::{Bucket, Given, Keys, StoreError, Trouble};
+use lifeboat::store::{AzureKey, Bucket, Given, Keys, Pair, StoreError, Trouble};
 use lifeboat::system::postgres::wal::Location;
 use serde_json::Value;
 
+use crate::support::azurite::{Azurite, CONTAINER};
 use crate::support::postgres::{Primary, account, program, stop_hard, value};
 use crate::support::redis::{TestRedis, free_port, open_directory};
 use crate::support::s3::{BUCKET, Cutter, S3, recorded};
@@ -50,24 +51,81 @@ system = "db"
 sql = "insert into orders (item) values ('new life') returning id"
 "#;
 
-struct Scene {
-    server: S3,
+/// A server of buckets.
+trait Cloud {
+    fn url(&self, folder: &str) -> String;
+    fn given(&self) -> Given;
+    /// What an inventory says to open the store; the key lies in the file `secret`.
+    fn keys_line(&self) -> &'static str;
+    /// What may be found nowhere.
+    fn secret(&self) -> String;
+    /// Every object with its size and version, by the cloud's own client.
+    fn listing(&self) -> String;
+}
+
+impl Cloud for S3 {
+    fn url(&self, folder: &str) -> String {
+        self.url(folder)
+    }
+
+    fn given(&self) -> Given {
+        self.given()
+    }
+
+    fn keys_line(&self) -> &'static str {
+        "access_key = { env = \"BACKUPS_KEY\" }\nsecret_key = { file = \"secret\" }"
+    }
+
+    fn secret(&self) -> String {
+        self.keys.secret_key.expose().to_owned()
+    }
+
+    fn listing(&self) -> String {
+        self.listing()
+    }
+}
+
+impl Cloud for Azurite {
+    fn url(&self, folder: &str) -> String {
+        self.url(folder)
+    }
+
+    fn given(&self) -> Given {
+        self.given()
+    }
+
+    fn keys_line(&self) -> &'static str {
+        "account_key = { file = \"secret\" }"
+    }
+
+    fn secret(&self) -> String {
+        let Given::Azure(AzureKey::Account(key)) = self.given() else { panic!("it has a key") };
+        key.expose().to_owned()
+    }
+
+    fn listing(&self) -> String {
+        self.listing()
+    }
+}
+
+struct Scene<C> {
+    server: C,
     primary: Primary,
     cache: TestRedis,
     home: tempfile::TempDir,
     ports: (u16, u16),
 }
 
-impl Scene {
-    async fn new() -> Self {
-        let (server, home) = (S3::start().await, open_directory());
+impl<C: Cloud> Scene<C> {
+    async fn new(server: C) -> Self {
+        let home = open_directory();
         let keys = home.path().join("keys");
-        std::fs::write(&keys, server.keys.to_file().expose()).unwrap();
+        std::fs::write(&keys, server.given().to_file().expose()).unwrap();
         account().iter().for_each(|account| account.give(&keys).unwrap());
         let location = Location { keys: Keys::File(keys), ..Location::new(server.url("prod"), "orders-db") };
         let cache = TestRedis::start(home.path(), &[], None).await;
         let primary = Primary::start_archiving(Some(location), &[], &[]).await;
-        std::fs::write(home.path().join("secret"), server.keys.secret_key.expose()).unwrap();
+        std::fs::write(home.path().join("secret"), server.secret()).unwrap();
         let scene = Self { server, primary, cache, home, ports: (free_port(), free_port()) };
         std::fs::write(scene.path("lifeboat.toml"), scene.inventory()).unwrap();
         std::fs::write(scene.path("recover.toml"), RUNBOOK).unwrap();
@@ -87,8 +145,7 @@ service = "orders"
 rpo = "5m"
 [stores.backups]
 url = "{url}"
-access_key = {{ env = "BACKUPS_KEY" }}
-secret_key = {{ file = "secret" }}
+{keys}
 [systems.orders-db]
 kind = "postgres"
 environment = "test"
@@ -103,6 +160,7 @@ backups = {{ store = "backups" }}
 restore = {{ directory = "{home}/restored/cache", port = {cache_port} }}
 "#,
             url = self.server.url("prod"),
+            keys = self.server.keys_line(),
             db = self.primary.url.expose(),
             cache = self.cache.url.expose(),
             home = self.home.path().display(),
@@ -113,7 +171,10 @@ restore = {{ directory = "{home}/restored/cache", port = {cache_port} }}
 
     fn lifeboat(&self, args: &[&str]) -> Output {
         let mut command = Command::new(program());
-        command.args(args).env("BACKUPS_KEY", self.server.keys.access_key.expose());
+        command.args(args);
+        if let Given::S3(pair) = self.server.given() {
+            command.env("BACKUPS_KEY", pair.access_key.expose());
+        }
         command.env("LIFEBOAT_INVENTORY", self.path("lifeboat.toml")).env("LIFEBOAT_STATE_DIR", self.path("state"));
         command.env("HOME", self.home.path()).current_dir(self.home.path()).output().expect("the program runs")
     }
@@ -125,9 +186,9 @@ restore = {{ directory = "{home}/restored/cache", port = {cache_port} }}
     }
 }
 
-impl Drop for Scene {
+impl<C> Drop for Scene<C> {
     fn drop(&mut self) {
-        stop_hard(&self.path("restored/db"));
+        stop_hard(&self.home.path().join("restored/db"));
         let shut = Command::new("redis-cli").args(["-p", &self.ports.1.to_string(), "shutdown", "nosave"]).output();
         drop(shut);
     }
@@ -149,8 +210,18 @@ fn holding(directory: &Path, word: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_comes_back_out_of_a_bucket() {
-    let scene = Scene::new().await;
+async fn a_service_comes_back_out_of_s3() {
+    comes_back_out_of(S3::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_comes_back_out_of_azure() {
+    comes_back_out_of(Azurite::start().await).await;
+}
+
+/// Backed up, archived, damaged, and restored to the moment before, with the same runbook whatever the cloud.
+async fn comes_back_out_of(server: impl Cloud) {
+    let scene = Scene::new(server).await;
     scene.primary.sql("create table orders (id bigserial primary key, item text)").await;
     scene.primary.sql("insert into orders (item) select 'before ' || g from generate_series(1, 5000) g").await;
     scene.cache.run("SET basket:1 apples").await;
@@ -187,7 +258,8 @@ async fn a_service_comes_back_out_of_a_bucket() {
     assert_eq!(scene.server.listing(), before, "a recovery wrote into the bucket");
 
     // The secret key is where it was given and nowhere else: not in the journal, the report, the log, the server's files.
-    let secret = scene.server.keys.secret_key.expose();
+    let secret = scene.server.secret();
+    let secret = secret.as_str();
     let mut found = holding(scene.home.path(), secret);
     found.retain(|path| !path.ends_with("/secret") && *path != scene.path("keys").display().to_string());
     assert_eq!(found, Vec::<String>::new());
@@ -200,7 +272,7 @@ async fn a_service_comes_back_out_of_a_bucket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_of_postgresql_work_on_a_bucket() {
-    let scene = Scene::new().await;
+    let scene = Scene::new(S3::start().await).await;
     let name = scene.primary.archive().await;
     let store = scene.server.url("prod");
     let keys = scene.path("keys").display().to_string();
@@ -309,7 +381,7 @@ async fn what_is_written_is_whole_and_never_replaced() {
     // A connection that breaks off in the middle of an object: it goes on where it was.
     bucket.create("middle", bytes[..8 << 20].to_vec()).await.unwrap();
     let cutter = Cutter::start(server.port, 3 << 20, false).await;
-    let by = |endpoint: &str| Bucket::open_with(&server.url_by("a/b", endpoint), "", &Keys::Given(server.keys.clone()));
+    let by = |endpoint: &str| Bucket::open_with(&server.url_by("a/b", endpoint), "", &Keys::Given(server.given()));
     assert!(by(&cutter.endpoint).unwrap().read("middle").await.unwrap() == bytes[..8 << 20]);
     assert!(cutter.has_cut());
 }
@@ -318,8 +390,8 @@ async fn what_is_written_is_whole_and_never_replaced() {
 async fn each_trouble_is_told_for_what_it_is() {
     let server = S3::start().await;
     server.bucket("").create("big", vec![7; 1 << 20]).await.unwrap();
-    let keys = |secret: &str| Keys::Given(Given { secret_key: Secret::new(secret), ..server.keys.clone() });
-    let right = Keys::Given(server.keys.clone());
+    let keys = |secret: &str| Keys::Given(Given::S3(Pair { secret_key: Secret::new(secret), ..server.keys.clone() }));
+    let right = Keys::Given(server.given());
     let open = |url: &str, keys: &Keys| Bucket::open_with(url, "", keys);
 
     let (found, failure) = trouble(open(&server.url("").replace(BUCKET, "no-such-bucket"), &right)).await;
@@ -351,7 +423,7 @@ async fn each_trouble_is_told_for_what_it_is() {
     // The same certificate, known: verified, and let in.
     let home = tempfile::tempdir().unwrap();
     let keys = home.path().join("keys");
-    std::fs::write(&keys, secure.keys.to_file().expose()).unwrap();
+    std::fs::write(&keys, secure.given().to_file().expose()).unwrap();
     let output = Command::new(program())
         .args(["wal", "fetch", "--store", &secure.url("prod"), "--keys"])
         .arg(keys)
@@ -360,4 +432,52 @@ async fn each_trouble_is_told_for_what_it_is() {
         .output()
         .unwrap();
     assert!(text(&output.stderr).contains("holds no WAL archive"), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn azure_keeps_what_is_written_whole_and_says_what_is_wrong() {
+    let server = Azurite::start().await;
+    let bucket = server.bucket("a/b");
+    bucket.create("lock", "one").await.unwrap();
+    assert!(matches!(bucket.create("lock", "two").await, Err(StoreError::Exists { .. })));
+    let bytes: Vec<u8> = (0..20_u32 << 20).map(|n| (n / 4096) as u8).collect();
+    let mut upload = bucket.upload("big").await.unwrap();
+    for chunk in bytes.chunks(1 << 20) {
+        upload.write(chunk).await.unwrap();
+    }
+    assert!(!bucket.exists("big").await.unwrap());
+    let written = upload.finish().await.unwrap();
+    assert!(bucket.read_verified("big", written.digest).await.unwrap() == bytes);
+    assert_eq!(
+        server.azure("print(container.get_blob_client('a/b/big').get_blob_properties().size)").trim(),
+        "20971520"
+    );
+    let mut half = bucket.upload("half").await.unwrap();
+    half.write(&bytes).await.unwrap();
+    half.abandon().await.unwrap();
+    assert_eq!(bucket.list("").await.unwrap().len(), 2);
+
+    let open = |keys: Given, url: &str| Bucket::open_with(url, "a/b", &Keys::Given(keys));
+    let sas = |permissions: &str, hours: i32| Given::Azure(AzureKey::Sas(server.sas(permissions, hours)));
+    // A signature that may only read and list: enough for a restore, and nothing is written with it.
+    let reader = open(sas("rl", 1), &server.url("")).unwrap();
+    assert!(reader.read_verified("big", written.digest).await.unwrap() == bytes);
+    let refused = Failure::from(reader.create("mine", "x").await.unwrap_err());
+    assert!(refused.what.contains("was refused") && refused.now.unwrap().contains("sas_token"), "{}", refused.why);
+    assert!(!bucket.exists("mine").await.unwrap());
+
+    let wrong = Given::Azure(AzureKey::Account(Secret::new("d3Jvbmc=")));
+    for (keys, url, expected) in [
+        (server.given(), server.url("").replace(CONTAINER, "no-such"), Trouble::NoBucket),
+        (wrong, server.url(""), Trouble::Refused),
+        (sas("rl", -1), server.url(""), Trouble::Refused),
+        (server.given(), server.url_by("", "http://127.0.0.1:1/acmebackups"), Trouble::Unreachable),
+    ] {
+        let (found, failure) = trouble(open(keys, &url)).await;
+        assert_eq!(found, Some(expected), "{failure:?}");
+        let told = format!("{failure:?}");
+        assert!(!told.contains("sig=") && !told.contains("d3Jvbmc="), "{told}");
+    }
+    let nowhere = Bucket::open_with("az://acme-dr/x", "", &Keys::Given(server.given())).unwrap_err();
+    assert!(nowhere.to_string().contains("?account=NAME"), "{nowhere}");
 }
