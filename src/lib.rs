@@ -24,6 +24,7 @@
 //! | 5 | [`store`] | a bucket by URL |
 //! | 5 | [`process`] | child processes: groups, deadlines, an unprivileged user, their output as a stream |
 //! | 6 | [`history`] | past runs as plain facts, out of their journals |
+//! | 6 | [`notify`] | alerts to the sinks of the inventory, once; what was told to whom |
 //! | 6 | [`system`] | PostgreSQL and Redis: identity, backup, restore, recover, check |
 //! | 7 | [`recovery`] | the recovery window over all systems, and the plan for a target |
 //! | 8 | [`action`] | one file a step kind |
@@ -59,6 +60,7 @@ pub mod history;
 pub mod inventory;
 pub mod journal;
 pub mod mutant;
+pub mod notify;
 pub mod process;
 pub mod recovery;
 pub mod replay;

@@ -69,7 +69,7 @@ impl Command {
 /// Lifeboat's environment without the secrets that the inventory names, `LIFEBOAT_VAR_<NAME>` for each variable, and what
 /// a program wants to know of its drill.
 pub(super) fn with_variables(spec: Spec, context: &Context) -> Spec {
-    let mut spec = spec.inherit_env(context.secret_variables());
+    let mut spec = spec.inherit_env(context.inventory.secret_variables());
     for name in context.variables.keys() {
         let value = context.variable(name).unwrap_or_default();
         let name = name.to_uppercase().replace(['-', '.'], "_");

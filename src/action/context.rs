@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::event::{Answer, Ask, Failure, Measure, Mode, Progress, Stream};
-use crate::inventory::{Inventory, SecretRef, StoreKeys, System};
+use crate::inventory::{Inventory, System};
 use crate::mutant;
 use crate::runbook::{Runbook, Step, placeholders};
 use crate::secret::Redactor;
@@ -94,16 +94,6 @@ impl Context {
             answer = self.sink.ask(ask) => answer,
             () = self.cancel.cancelled() => None,
         }
-    }
-
-    /// Names of environment variables that hold the inventory's secrets: steps that do not need them never see them.
-    pub fn secret_variables(&self) -> impl Iterator<Item = &str> {
-        let urls = self.inventory.systems.values().map(|system| &system.url);
-        let keys = self.inventory.stores.values().filter_map(|store| store.keys.as_ref());
-        urls.chain(keys.flat_map(StoreKeys::references)).filter_map(|secret| match secret {
-            SecretRef::Env(name) => Some(name.as_str()),
-            _ => None,
-        })
     }
 
     /// Refuses an address that belongs to a source system, by whatever name: smoke tests look at what was restored.

@@ -64,7 +64,7 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
             Arc::new(smoke_http::SmokeHttp { method, url, body, status })
         }
         StepKind::SmokeTcp { address } => Arc::new(smoke_tcp::SmokeTcp { address }),
-        StepKind::Notify { argv, message } => Arc::new(notify::Notify { argv, message }),
+        StepKind::Notify { to, message } => Arc::new(notify::Notify { to, message }),
         StepKind::RedisSnapshot { aof } => Arc::new(redis_snapshot::RedisSnapshot { aof }),
         StepKind::RedisRestore => Arc::new(redis_restore::RedisRestore),
         StepKind::RedisCheck { min_keys, prefixes } => Arc::new(redis_check::RedisCheck { min_keys, prefixes }),

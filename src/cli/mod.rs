@@ -15,6 +15,7 @@ mod home;
 mod lint;
 mod live;
 mod logging;
+mod notify;
 mod paths;
 mod points;
 mod replay;
@@ -99,6 +100,8 @@ enum Command {
     Points(points::Args),
     /// Could we restore right now? Age of the backups, WAL, manifests, retention
     Check(check::Args),
+    /// Send a test to the sinks of the inventory
+    Notify(notify::Args),
     /// Check runbooks and inventories
     Lint(lint::LintArgs),
     /// Print the JSON schema of runbooks or of the inventory
@@ -158,6 +161,7 @@ fn dispatch(cli: Cli) -> std::result::Result<ExitCode, (CliError, bool)> {
         Some(Command::Verify(args)) => with_json(args.json, |_| evidence::verify(&global, args)),
         Some(Command::Points(args)) => with_json(args.json, |_| points::run(&global, args)),
         Some(Command::Check(args)) => with_json(args.json, |_| check::run(args)),
+        Some(Command::Notify(args)) => with_json(args.json(), |_| notify::run(args)),
         Some(Command::Lint(args)) => with_json(args.json, |_| lint::lint(args)),
         Some(Command::Schema(args)) => plain(lint::schema(args)),
         Some(Command::Sandbox(args)) => with_json(args.json(), |_| sandbox::run(&global, args)),

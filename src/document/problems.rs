@@ -256,8 +256,22 @@ fn mask_passwords(source: &str) -> String {
             out[begin + colon + 1..begin + host].fill(b'*');
         }
     }
+    // Who knows the address of such a hook may post.
+    for (at, found) in source.match_indices("//hooks.slack.com/") {
+        let begin = at + found.len();
+        out[begin..until(begin, &[' ', '\t', '\'', '"'])].fill(b'*');
+    }
     let lower = source.to_ascii_lowercase();
-    let words = ["password", "secret_key", "session_token", "account_key", "sas_token", "service_account"];
+    let words = [
+        "password",
+        "secret_key",
+        "session_token",
+        "account_key",
+        "sas_token",
+        "service_account",
+        "routing_key",
+        "authorization",
+    ];
     for (at, found) in words.iter().flat_map(|word| lower.match_indices(word)) {
         let rest = &source[at + found.len()..];
         let value = rest.trim_start_matches([' ', '\t']);
@@ -287,6 +301,7 @@ mod tests {
             "PGPASSWORD = 'ssw0rd' # and\nlater",
             "password = \"ssw0rd, ssw0rd",
             "secret_key = \"ssw0rd\"\nsession_token='ssw0rd'",
+            "url = \"https://hooks.slack.com/services/T0/ssw0rd\"\nrouting_key = \"ssw0rd\" # and\nauthorization='ssw0rd'",
         ] {
             let masked = mask_passwords(source);
             assert_eq!(masked.len(), source.len());

@@ -44,6 +44,7 @@ impl Bench {
             stores: IndexMap::new(),
             systems: IndexMap::new(),
             connections: IndexMap::new(),
+            notify: IndexMap::new(),
             contacts: Vec::new(),
             path: None,
             digest: Digest::of(b""),

@@ -6,7 +6,7 @@ use std::fmt;
 use super::Inventory;
 use crate::document::{closest, list};
 use crate::event::Failure;
-use crate::runbook::{Runbook, StepKind, placeholders};
+use crate::runbook::{NotifyTo, Runbook, StepKind, placeholders};
 
 /// Everything that keeps a runbook from being run on an inventory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,7 @@ pub fn bind(
         }
     }
     check_connections(runbook, inventory, &bindings, &mut failures);
+    check_sinks(runbook, inventory, &mut failures);
     if failures.is_empty() { Ok(bindings) } else { Err(Unbound { failures }) }
 }
 
@@ -95,6 +96,25 @@ fn bind_role(
             let why = format!("{} systems of the inventory are {}", several.len(), kind.word());
             Err(Failure::new(what, why).now(choices()))
         }
+    }
+}
+
+/// The same for the sinks of `notify` steps.
+fn check_sinks(runbook: &Runbook, inventory: &Inventory, failures: &mut Vec<Failure>) {
+    for step in &runbook.steps {
+        let StepKind::Notify { to: NotifyTo::Sink(sink), .. } = &step.kind else { continue };
+        let known = |name: &str| (name == "service").then(|| inventory.service.clone());
+        let Ok(name) = placeholders::expand(sink, known) else { continue };
+        if inventory.notify.contains_key(&name) {
+            continue;
+        }
+        let what = format!("step `{}` cannot tell anybody", step.id);
+        let names = list(inventory.notify.keys().map(String::as_str), "and");
+        let failure = Failure::new(what, format!("the inventory has no [notify.{name}]"));
+        failures.push(match names.is_empty() {
+            true => failure.now(format!("add [notify.{name}] with its kind")),
+            false => failure.now(format!("it has {names}")),
+        });
     }
 }
 

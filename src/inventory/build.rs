@@ -1,5 +1,7 @@
 //! Raw → model: references resolve, no secret is written out, and no two systems can get in each other's way.
 
+mod sink;
+
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -75,6 +77,11 @@ impl<'a> Builder<'a> {
                 (name.clone(), self.connections(name, raw, place))
             })
             .collect();
+        let notify = file
+            .notify
+            .into_iter()
+            .map(|(name, raw)| (name.clone(), self.sink(name.clone(), raw, root.key("notify").key(&name))))
+            .collect();
         self.check_collisions(&systems);
         if !self.whole.key("systems").exists() {
             let hint = "add one: [systems.orders-db] with kind, environment, url, backups and restore";
@@ -86,6 +93,7 @@ impl<'a> Builder<'a> {
             stores,
             systems,
             connections,
+            notify,
             contacts: file.contacts.into_iter().map(Into::into).collect(),
             path: None,
             digest: Digest::of(source.as_bytes()),

@@ -5,6 +5,7 @@ mod build;
 mod model;
 pub mod raw;
 mod secret_ref;
+mod sink;
 mod store_url;
 
 use std::path::Path;
@@ -15,7 +16,8 @@ pub use model::{
     Backups, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef,
     Store, StoreKeys, System, SystemDetail,
 };
-pub use store_url::{BadUrl, BucketUrl, Cloud, Endpoint, StoreUrl};
+pub use sink::{EmailSink, HttpSink, NotifySink, Severity, SinkKind, SmtpTls};
+pub use store_url::{BadUrl, BucketUrl, Cloud, Endpoint, StoreUrl, is_loopback};
 
 use crate::document::{self, Document, Problems};
 

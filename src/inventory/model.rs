@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
+use super::sink::NotifySink;
 use crate::digest::Digest;
 use crate::runbook::{Contact, Objectives, SystemKind};
 use crate::secret::Secret;
@@ -16,9 +17,29 @@ pub struct Inventory {
     pub stores: IndexMap<String, Store>,
     pub systems: IndexMap<String, System>,
     pub connections: IndexMap<String, Connections>,
+    pub notify: IndexMap<String, NotifySink>,
     pub contacts: Vec<Contact>,
     pub path: Option<PathBuf>,
     pub digest: Digest,
+}
+
+impl Inventory {
+    /// Every reference to a secret that the file holds.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        let urls = self.systems.values().map(|system| &system.url);
+        let keys = self.stores.values().filter_map(|store| store.keys.as_ref());
+        urls.chain(keys.flat_map(StoreKeys::references)).chain(self.notify.values().flat_map(NotifySink::secrets))
+    }
+
+    /// Names of environment variables that hold secrets: programs that do not need them never see them.
+    pub fn secret_variables(&self) -> Vec<String> {
+        self.secrets()
+            .filter_map(|secret| match secret {
+                SecretRef::Env(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect()
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -1,6 +1,8 @@
 //! `lifeboat.toml` as written: dumb types that serde fills, and from which the schema comes. A comment on a field is what
 //! an editor shows for the key.
 
+pub mod sink;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -20,7 +22,6 @@ use crate::secret::Secret;
 #[schemars(extend(
     "x-noun" = "this inventory",
     "x-not-yet" = {
-        "channels": "until then a `notify` step runs a command that tells people",
         "schedules": "until then cron or a systemd timer runs `lifeboat run RUNBOOK --headless`"
     }
 ))]
@@ -45,6 +46,10 @@ pub struct File {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Connections>", extend("propertyNames" = { "format": "id" }))]
     pub connections: IndexMap<String, Connections>,
+    /// Where alerts go, by name.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, sink::Sink>", extend("propertyNames" = { "format": "id" }))]
+    pub notify: IndexMap<String, sink::Sink>,
     /// People to call, in this order.
     #[serde(default)]
     pub contacts: Vec<Contact>,

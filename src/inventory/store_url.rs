@@ -221,7 +221,8 @@ impl Endpoint {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether the host is this machine, by name or address.
+pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 

@@ -55,8 +55,8 @@ pub enum StepKind {
     SmokeHttp { method: String, url: String, body: Option<String>, status: u16 },
     /// `smoke.tcp`
     SmokeTcp { address: String },
-    /// `notify`: a command that gets the message on standard input.
-    Notify { argv: Vec<String>, message: Option<String> },
+    /// `notify`: people are told.
+    Notify { to: NotifyTo, message: Option<String> },
 }
 
 impl StepKind {
@@ -102,6 +102,14 @@ impl StepKind {
             Self::Notify { .. } => "notify",
         }
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotifyTo {
+    /// A sink of the inventory.
+    Sink(String),
+    /// It gets the message on standard input.
+    Command(Vec<String>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

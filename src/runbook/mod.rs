@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 pub use crate::document::{Problem, Problems, Severity};
-pub use kind::{Run, ShipAof, Side, StepKind, TableCheck};
+pub use kind::{NotifyTo, Run, ShipAof, Side, StepKind, TableCheck};
 pub use model::{
     Capture, Condition, Contact, Expectation, Objectives, OnFailure, Phase, Retry, Rule, Runbook, Step, SystemKind,
     Test, Undo, Variable,

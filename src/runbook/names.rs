@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::placeholders::{BUILT_IN, Part, parts};
-use super::{Runbook, Step, StepKind, Undo};
+use super::{NotifyTo, Runbook, Step, StepKind, Undo};
 use crate::document::{Place, Problems, closest};
 
 /// Where each name of a runbook comes from.
@@ -129,9 +129,12 @@ pub fn texts<'s>(step: &'s Step, place: Place<'s>) -> Vec<(&'s str, Place<'s>)> 
             one(body.as_ref(), "body");
         }
         StepKind::SmokeTcp { address } => one(Some(address), "address"),
-        StepKind::Notify { argv, message } => {
+        StepKind::Notify { to, message } => {
             one(message.as_ref(), "message");
-            lists.push((argv, "argv"));
+            match to {
+                NotifyTo::Sink(sink) => one(Some(sink), "sink"),
+                NotifyTo::Command(argv) => lists.push((argv, "argv")),
+            }
         }
         StepKind::Confirm
         | StepKind::Wait { .. }

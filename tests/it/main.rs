@@ -8,6 +8,7 @@ mod drill;
 mod history;
 mod invalid_files;
 mod kills;
+mod notify;
 mod orders;
 mod points;
 mod postgres;

@@ -16,7 +16,7 @@ mod smoke;
 mod target;
 mod terminal;
 mod time;
-mod tls;
+pub mod tls;
 
 use std::path::Path;
 

@@ -5,7 +5,8 @@ use crate::document::{Argv, Place, Problems, Scalar, Text, closest, list};
 use crate::event::InputKind;
 use crate::runbook::raw::{self, Kind};
 use crate::runbook::{
-    Capture, Condition, Expectation, Rule, Run, ShipAof, Side, Step, StepKind, SystemKind, TableCheck, Test, Undo,
+    Capture, Condition, Expectation, NotifyTo, Rule, Run, ShipAof, Side, Step, StepKind, SystemKind, TableCheck, Test,
+    Undo,
 };
 
 /// The step; what is wrong with it is in `problems`, and its place is taken by the nearest harmless value.
@@ -167,7 +168,21 @@ fn kind(raw: Kind, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems)
             }
             StepKind::SmokeTcp { address: address.0 }
         }
-        Kind::Notify { argv, message } => StepKind::Notify { argv: argv.0, message: text(message) },
+        Kind::Notify { sink, argv, message } => {
+            let to = match (sink, argv) {
+                (Some(Text(sink)), None) => NotifyTo::Sink(sink),
+                (None, Some(Argv(argv))) => NotifyTo::Command(argv),
+                (None, None) if place.was_pruned() => NotifyTo::Command(Vec::new()),
+                (sink, _) => {
+                    let says = if sink.is_some() { "both `sink` and `argv`" } else { "neither `sink` nor `argv`" };
+                    problems
+                        .error(Some(place.either(&["sink", "do"]).key_span()), format!("this step says {says}"))
+                        .hint("sink = \"oncall\" tells [notify.oncall] of the inventory; argv = [\"program\"] runs a command");
+                    NotifyTo::Command(Vec::new())
+                }
+            };
+            StepKind::Notify { to, message: text(message) }
+        }
     }
 }
 

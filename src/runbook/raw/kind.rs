@@ -182,10 +182,12 @@ pub enum Kind {
         /// `host:port`. May hold `{placeholders}`.
         address: Text,
     },
-    /// Runs a command that tells people; it gets the message on standard input.
+    /// Tells people: by a sink of the inventory, or by a command that gets the message on standard input.
     #[serde(rename = "notify")]
     Notify {
-        argv: Argv,
+        /// A `[notify.NAME]` of the inventory.
+        sink: Option<Text>,
+        argv: Option<Argv>,
         /// May hold `{placeholders}`; where the drill stands when absent.
         message: Option<Text>,
     },

@@ -14,7 +14,7 @@ fn openssl(directory: &Path, words: &str) {
 }
 
 /// An authority, and a certificate of it for this name; both in the directory.
-fn certify(directory: &Path, name: &str, subject: &str, days: &str) -> [PathBuf; 3] {
+pub fn certify(directory: &Path, name: &str, subject: &str, days: &str) -> [PathBuf; 3] {
     let new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     openssl(
         directory,

@@ -12,6 +12,7 @@ pub mod pty;
 pub mod redis;
 pub mod s3;
 pub mod sandbox;
+pub mod sinks;
 pub mod small;
 
 /// The root of the checkout.
