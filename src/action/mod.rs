@@ -17,10 +17,12 @@ mod postgres_restore;
 mod recovery_choose;
 mod redis_check;
 mod redis_command;
+mod redis_policy;
 mod redis_restore;
 mod redis_snapshot;
 mod smoke_http;
 mod smoke_tcp;
+mod store_prune;
 mod target;
 mod verify_backups;
 mod wait;
@@ -68,6 +70,8 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
         StepKind::RedisSnapshot { aof } => Arc::new(redis_snapshot::RedisSnapshot { aof }),
         StepKind::RedisRestore => Arc::new(redis_restore::RedisRestore),
         StepKind::RedisCheck { min_keys, prefixes } => Arc::new(redis_check::RedisCheck { min_keys, prefixes }),
+        StepKind::RedisPolicy => Arc::new(redis_policy::RedisPolicy),
+        StepKind::StorePrune => Arc::new(store_prune::StorePrune),
         StepKind::RedisCommand { argv, on } => Arc::new(redis_command::RedisCommand { argv, on }),
         StepKind::SmokeRedis { argv } => Arc::new(redis_command::SmokeRedis { argv }),
         StepKind::PostgresBackup => Arc::new(postgres_backup::PostgresBackup),

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::error::{CliError, Result};
+use tokio_util::sync::CancellationToken;
+
+use super::error::{CliError, Kind, Result};
 use super::{paths, runtime};
 use crate::clock;
 use crate::event::Failure;
 use crate::inventory::{self, Inventory};
 use crate::recovery::health::{Fact, Health, Judgement, SystemHealth, health};
+use crate::recovery::proof::{Prove, Tested};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 nothing is wrong that can be told, 1 a restore would fail or cannot be judged, \
@@ -23,6 +26,10 @@ pub struct Args {
     /// Look at the stores only; no server is asked how far it is
     #[arg(long)]
     stores_only: bool,
+    /// First restore the newest backup of each system into a throwaway server, look at it, remove it, and record that
+    /// beside the backup
+    #[arg(long)]
+    proof: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -31,11 +38,20 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let inventory = inventory::load(&paths::inventory(args.inventory.as_deref())?)?;
     let systems = chosen(&inventory, args.systems)?;
-    let found = runtime()?.block_on(health(&inventory, &systems, clock::wall_now(), None, !args.stores_only));
-    let code = code(&found);
+    let runtime = runtime()?;
+    let proofs = match args.proof {
+        true => runtime.block_on(prove(&inventory, &systems))?,
+        false => Vec::new(),
+    };
+    let found = runtime.block_on(health(&inventory, &systems, clock::wall_now(), None, !args.stores_only));
+    // A proof that could not be made proves nothing.
+    let code = if proofs.iter().any(|proof| proof.failure.is_some()) { 1 } else { code(&found) };
     match args.json {
         true => {
             let mut value = serde_json::json!(found);
+            if args.proof {
+                value["proofs"] = serde_json::json!(proofs);
+            }
             value["judgement"] = serde_json::json!(found.judgement());
             value["exit_code"] = code.into();
             println!("{value}");
@@ -43,6 +59,50 @@ pub fn run(args: Args) -> Result<ExitCode> {
         false => print(&found),
     }
     Ok(ExitCode::from(code))
+}
+
+/// What a proof came to.
+#[derive(serde::Serialize)]
+struct Proof {
+    system: String,
+    tested: Option<Tested>,
+    failure: Option<Failure>,
+}
+
+/// One system after the other: each takes the disk and the cores of one restore.
+async fn prove(inventory: &Inventory, systems: &[String]) -> Result<Vec<Proof>> {
+    let lifeboat = paths::program()?;
+    let cancel = CancellationToken::new();
+    let (watched, mut proofs) = (cancel.clone(), Vec::new());
+    let watching = tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            eprintln!("lifeboat: interrupted; what was restored is removed");
+            watched.cancel();
+        }
+    });
+    for system in systems.iter().filter_map(|name| inventory.systems.get(name)) {
+        eprintln!("{}: restoring the newest backup into a throwaway server", system.name);
+        let tested = Prove { inventory, system, lifeboat: &lifeboat, cancel: &cancel }.run().await;
+        if cancel.is_cancelled() {
+            let failure = tested.err().unwrap_or_else(|| Failure::new("interrupted", "by Ctrl-C"));
+            return Err(CliError { kind: Kind::Interrupted, failures: vec![failure], problems: None });
+        }
+        let system = system.name.clone();
+        let proof = match tested {
+            Ok(tested) => {
+                let word = if tested.passed { "ok" } else { "FAILED" };
+                eprintln!("{system}: {word} after {:.1} s: {}", tested.seconds, tested.says);
+                Proof { system, tested: Some(tested), failure: None }
+            }
+            Err(failure) => {
+                eprintln!("{system}: not proven: {failure}");
+                Proof { system, tested: None, failure: Some(failure) }
+            }
+        };
+        proofs.push(proof);
+    }
+    watching.abort();
+    Ok(proofs)
 }
 
 /// All of them, or those that were named.

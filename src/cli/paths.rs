@@ -14,6 +14,10 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("redis-restore.toml", include_str!("../../runbooks/redis-restore.toml")),
     ("ship-aof.toml", include_str!("../../runbooks/ship-aof.toml")),
     ("backup-now.toml", include_str!("../../runbooks/backup-now.toml")),
+    ("backup-daily.toml", include_str!("../../runbooks/backup-daily.toml")),
+    ("partial-restore.toml", include_str!("../../runbooks/partial-restore.toml")),
+    ("prune.toml", include_str!("../../runbooks/prune.toml")),
+    ("drill-monthly.toml", include_str!("../../runbooks/drill-monthly.toml")),
     ("verify-backups.toml", include_str!("../../runbooks/verify-backups.toml")),
     ("game-day.toml", include_str!("../../runbooks/game-day.toml")),
 ];

@@ -9,15 +9,17 @@ use super::error::{CliError, Result};
 use super::live::{Beside, Live, Outlet};
 use super::setup::Setup;
 use super::{Global, Session, paths, runtime};
+use crate::clock;
 use crate::engine::{Opening, Unattended};
 use crate::event::{Failure, Mode};
 use crate::journal::DrillDir;
-use crate::runbook::{OnFailure, Runbook};
+use crate::recovery::prune::prunable;
+use crate::runbook::{OnFailure, Runbook, StepKind};
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
     /// A runbook: a file, or one that comes with Lifeboat (restore-to-a-point, redis-restore, backup-now,
-    /// ship-aof, verify-backups, game-day)
+    /// backup-daily, ship-aof, verify-backups, prune, partial-restore, drill-monthly, game-day)
     #[arg(value_name = "RUNBOOK")]
     pub runbook: PathBuf,
     /// The inventory that it is bound to [default: lifeboat.toml]
@@ -126,7 +128,9 @@ pub fn run(global: &Global, args: Args, json: bool) -> Result<ExitCode> {
         unattended.sandbox = opening.mode == Mode::Sandbox;
     }
     if args.plan {
-        return Ok(plan(&opening));
+        let code = plan(&opening);
+        what_would_go(&opening)?;
+        return Ok(code);
     }
     let drill = uuid::Uuid::now_v7().to_string();
     let dir = DrillDir::new(&session.state, &drill);
@@ -160,6 +164,24 @@ pub async fn begin(
         }
         _ => Live::new(global, session, dir, begun, outlet, beside).run().await,
     }
+}
+
+/// Says what steps that prune would delete now.
+fn what_would_go(opening: &Opening) -> Result<()> {
+    let prunes = opening.runbook.steps.iter().filter(|step| matches!(step.kind, StepKind::StorePrune));
+    let systems: Vec<&String> = prunes.filter_map(|step| opening.bindings.get(step.system.as_deref()?)).collect();
+    if systems.is_empty() {
+        return Ok(());
+    }
+    let runtime = runtime()?;
+    println!("\nWhat would go now");
+    for system in systems {
+        match runtime.block_on(prunable(&opening.inventory, system, clock::wall_now())) {
+            Ok(pruning) => println!("  {}", pruning.says()),
+            Err(failure) => println!("  {failure}"),
+        }
+    }
+    Ok(())
 }
 
 /// Says what would be done, step by step.

@@ -13,6 +13,8 @@ mod history;
 mod lineage;
 mod look;
 mod plan;
+pub mod proof;
+pub mod prune;
 mod rates;
 mod refusal;
 mod retention;

@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::lineage::{descendants, reach_of};
 use crate::event::{AofRange, BaseBackup, Coverage, Fork, Lsn, RedisSnapshot};
+use crate::system::postgres::wal::Segment;
 use crate::system::postgres::wal::read::Listed;
 
 /// What may go of one system.
@@ -26,9 +27,17 @@ pub struct Spare {
     pub segments: Vec<usize>,
     /// Since when the limit asks for none of it.
     pub since: Option<DateTime<Utc>>,
+    /// By timeline: the number of the first segment that a backup which stays may need.
+    needed: BTreeMap<u32, u64>,
 }
 
 impl Spare {
+    /// Whether a file of the WAL, stored at this moment, is older than everything that stays.
+    pub fn has_passed(&self, segment: Segment, stored: DateTime<Utc>, cutoff: DateTime<Utc>) -> bool {
+        let first = self.needed.get(&segment.timeline);
+        self.anchor.is_some() && stored <= cutoff && first.is_none_or(|first| segment.number < *first)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.backups.is_empty() && self.aof.is_empty() && self.segments.is_empty()
     }
@@ -89,13 +98,11 @@ impl<'a> Archived<'a> {
         older.sort_by_key(|backup| (backup.stopped, backup.stop_lsn));
         let backups: Vec<String> = older.into_iter().map(|backup| backup.label.clone()).collect();
         let needed = self.needed(&backups.iter().map(String::as_str).collect());
-        let is_spare = |listed: &Listed| {
-            let first = needed.get(&listed.segment.timeline);
-            listed.modified <= cutoff && first.is_none_or(|first| listed.segment.number < *first)
-        };
-        let segments: Vec<usize> = (0..segments.len()).filter(|at| is_spare(&segments[*at])).collect();
         let since = anchor.stopped.checked_add_signed(TimeDelta::from_std(retain).unwrap_or_default());
-        Spare { anchor: Some(anchor.label.clone()), backups, aof: Vec::new(), segments, since }
+        let mut spare = Spare { anchor: Some(anchor.label.clone()), backups, since, needed, ..Spare::default() };
+        let passed = |(_, listed): &(usize, &Listed)| spare.has_passed(listed.segment, listed.modified, cutoff);
+        spare.segments = segments.iter().enumerate().filter(passed).map(|(at, _)| at).collect();
+        spare
     }
 
     /// By timeline: the number of the first segment that a backup which stays may need.
@@ -129,5 +136,5 @@ pub fn spare_of_redis(snapshots: &[RedisSnapshot], aof: &[AofRange], retain: Dur
     let first = anchor.filter(|_| !backups.is_empty()).map(|anchor| anchor.at).into_iter().chain(ends).min();
     let span = TimeDelta::from_std(retain).unwrap_or_default();
     let since = first.and_then(|first| first.checked_add_signed(span));
-    Spare { anchor: anchor.map(|anchor| anchor.label.clone()), backups, aof, segments: Vec::new(), since }
+    Spare { anchor: anchor.map(|anchor| anchor.label.clone()), backups, aof, since, ..Spare::default() }
 }

@@ -1,11 +1,16 @@
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
+use super::retention::{Archived, Spare, spare_of_redis};
 use super::*;
 use crate::event::{
-    BaseBackup, Basis, Coverage, Deed, Fork, Gap, History, Lsn, Measure, Rate, RecoveryTarget, RedisSnapshot,
+    AofRange, BaseBackup, Basis, Coverage, Deed, Fork, Gap, History, Lsn, Measure, Rate, RecoveryTarget, RedisSnapshot,
     RestorePoint, Suspect, SystemWindow, What, Window,
 };
 use crate::system::postgres::SourceEnd;
+use crate::system::postgres::wal::Segment;
+use crate::system::postgres::wal::read::Listed;
 
 const SEGMENT: u64 = 16 << 20;
 
@@ -337,4 +342,98 @@ fn the_exposure_is_what_the_archive_does_not_hold() {
     assert_eq!(measured(&window, "db", None).0, None);
     // Redis has the file nearest to the incident.
     assert_eq!(measured(&usual(), "cache", None).0, Some(151.0));
+}
+
+/// Segments of timeline 1, archived a minute apart from 02:00 on.
+fn segments(timeline: u32, numbers: std::ops::Range<u64>) -> Vec<Listed> {
+    let listed = |number| {
+        let modified = time("02:00:00") + chrono::TimeDelta::minutes(number as i64);
+        let segment = Segment { timeline, number, size: SEGMENT };
+        Listed { segment, key: segment.to_string(), bytes: 1, modified }
+    };
+    numbers.map(listed).collect()
+}
+
+fn numbers(spare: &Spare, segments: &[Listed]) -> Vec<u64> {
+    spare.segments.iter().map(|at| segments[*at].segment.number).collect()
+}
+
+#[test]
+fn what_leads_over_the_limit_stays_and_what_is_older_may_go() {
+    let backups = vec![backup("a", 1, 2, "02:02:00"), backup("b", 1, 5, "02:05:00"), backup("c", 1, 9, "02:09:00")];
+    let (runs, all) = (vec![run(1, 1, 12, "02:00:00", "02:11:00")], segments(1, 1..12));
+    let archived = Archived { backups: &backups, coverage: &runs, forks: &[], size: SEGMENT };
+    let after = |minutes: u64, now| archived.spare(&all, Duration::from_secs(minutes * 60), time(now));
+    // Every moment since 02:06 is asked for: that takes `b`.
+    let spare = after(6, "02:12:00");
+    assert_eq!((spare.anchor.as_deref(), spare.backups.as_slice()), (Some("b"), &["a".to_owned()][..]));
+    assert_eq!(numbers(&spare, &all), [1, 2, 3, 4]);
+    assert_eq!(spare.since, Some(time("02:11:00")), "since then `b` alone leads over the limit");
+    assert_eq!(after(11, "02:12:00"), Spare::default(), "nothing is older than the limit");
+    // However old it is, the last chain stays.
+    let spare = after(1, "23:00:00");
+    assert_eq!(spare.backups, ["a", "b"]);
+    assert_eq!(numbers(&spare, &all), [1, 2, 3, 4, 5, 6, 7, 8]);
+
+    // A backup whose own WAL is not there leads nowhere, and for its sake nothing goes.
+    let broken = vec![run(1, 1, 9, "02:00:00", "02:08:00")];
+    let archived = Archived { coverage: &broken, ..archived };
+    let spare = archived.spare(&all, Duration::from_secs(60), time("23:00:00"));
+    assert_eq!((spare.anchor.as_deref(), spare.backups.as_slice()), (Some("b"), &["a".to_owned()][..]));
+    assert_eq!(numbers(&spare, &all), [1, 2, 3, 4]);
+    let none = Archived { coverage: &[], ..archived };
+    assert_eq!(none.spare(&all, Duration::from_secs(60), time("23:00:00")), Spare::default());
+}
+
+#[test]
+fn the_wal_of_every_timeline_that_a_kept_backup_leads_to_stays() {
+    let backups = vec![backup("a", 1, 2, "02:02:00"), backup("b", 2, 7, "02:07:00")];
+    let forks = vec![Fork { timeline: 2, parent: 1, at: Lsn(6 * SEGMENT + 5), basis: Basis::Reported }];
+    let runs = vec![run(1, 1, 7, "02:01:00", "02:06:00"), run(2, 6, 12, "02:06:00", "02:11:00")];
+    let all: Vec<Listed> = [segments(1, 1..7), segments(2, 6..12)].concat();
+    let archived = Archived { backups: &backups, coverage: &runs, forks: &forks, size: SEGMENT };
+    let spare = |minutes: u64| archived.spare(&all, Duration::from_secs(minutes * 60), time("02:20:00"));
+    let names = |spare: &Spare| {
+        spare.segments.iter().map(|at| (all[*at].segment.timeline, all[*at].segment.number)).collect::<Vec<_>>()
+    };
+    // Back to 02:05: `a` leads there, and from it on everything is needed, on both timelines.
+    assert_eq!((spare(15).anchor.as_deref(), names(&spare(15))), (Some("a"), vec![(1, 1)]));
+    // Back to 02:08: `b` does, and it needs nothing of its parent's.
+    let late = spare(12);
+    assert_eq!((late.anchor.as_deref(), late.backups.as_slice()), (Some("b"), &["a".to_owned()][..]));
+    assert_eq!(names(&late), [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6), (2, 6)]);
+    assert_eq!(archived.first_hole(time("00:00:00")), None);
+    let holes = vec![run(1, 1, 4, "02:01:00", "02:03:00"), run(2, 6, 12, "02:06:00", "02:11:00")];
+    let archived = Archived { coverage: &holes, ..archived };
+    assert_eq!(archived.first_hole(time("00:00:00")), Some(("a".to_owned(), "b".to_owned(), Lsn(4 * SEGMENT))));
+    assert_eq!(archived.first_hole(time("03:00:00")), None, "the limit does not ask for it");
+}
+
+#[test]
+fn of_redis_the_last_that_is_there_stays() {
+    let snapshots = ["02:00:00", "03:00:00", "04:00:00"].map(snapshot);
+    let aof = |label: &str, from, to| AofRange {
+        label: label.to_owned(),
+        from: time(from),
+        to: time(to),
+        until: None,
+        commands: 1,
+        base_keys: 1,
+        bytes: 1,
+        stored_bytes: 1,
+        redis_version: "7.0".to_owned(),
+        basis: Basis::Observed,
+    };
+    let ranges = [aof("early/1", "02:00:00", "02:30:00"), aof("late/1", "02:30:00", "03:30:00")];
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let spare = |limit, now| spare_of_redis(&snapshots, &ranges, limit, time(now));
+    // Back to 03:10.
+    let found = spare(hours(1), "04:10:00");
+    assert_eq!((found.anchor.as_deref(), found.backups.as_slice()), (Some("03:00:00"), &["02:00:00".to_owned()][..]));
+    assert_eq!((found.aof.as_slice(), found.since), (&["early/1".to_owned()][..], Some(time("03:30:00"))));
+    assert_eq!(spare(hours(3), "04:10:00"), Spare::default());
+    let found = spare(hours(1), "23:00:00");
+    assert_eq!((found.backups.len(), found.aof.len()), (2, 2), "the newest snapshot stays");
+    // Where there are no snapshots, the newest file is all there is.
+    assert_eq!(spare_of_redis(&[], &ranges, hours(1), time("23:00:00")).aof, ["early/1"]);
 }

@@ -43,6 +43,10 @@ pub enum StepKind {
     RedisCommand { argv: Vec<String>, on: Option<Side> },
     /// `recovery.choose`: sets the variable `recovery_point`.
     RecoveryChoose { systems: Vec<String>, suggest: Option<String> },
+    /// `redis.policy`: the server's persistence against its RPO.
+    RedisPolicy,
+    /// `store.prune`: what the store's limit no longer asks for.
+    StorePrune,
     /// `recovery.verify-backups`: newest backup and WAL continuity of each system against its RPO.
     VerifyBackups { systems: Vec<String> },
     /// `cutover.connections`
@@ -93,6 +97,8 @@ impl StepKind {
             Self::RedisCheck { .. } => "redis.check",
             Self::RedisCommand { .. } => "redis.command",
             Self::RecoveryChoose { .. } => "recovery.choose",
+            Self::RedisPolicy => "redis.policy",
+            Self::StorePrune => "store.prune",
             Self::VerifyBackups { .. } => "recovery.verify-backups",
             Self::CutoverConnections { .. } => "cutover.connections",
             Self::SmokeSql { .. } => "smoke.sql",

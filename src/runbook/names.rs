@@ -146,6 +146,8 @@ pub fn texts<'s>(step: &'s Step, place: Place<'s>) -> Vec<(&'s str, Place<'s>)> 
         | StepKind::RedisSnapshot { .. }
         | StepKind::RedisRestore
         | StepKind::RedisCheck { .. }
+        | StepKind::RedisPolicy
+        | StepKind::StorePrune
         | StepKind::VerifyBackups { .. } => {}
     }
     if let Some(Undo::Command { argv }) = &step.undo {

@@ -28,6 +28,7 @@ impl StepKind {
             | Self::RedisRestore
             | Self::RedisCheck { .. }
             | Self::RedisCommand { .. }
+            | Self::RedisPolicy
             | Self::SmokeRedis { .. } => Some(SystemKind::Redis),
             _ => None,
         }
@@ -63,6 +64,7 @@ impl StepKind {
             | Self::VerifyBackups { .. }
             | Self::PostgresCheck { .. }
             | Self::RedisCheck { .. }
+            | Self::RedisPolicy
             | Self::SmokeTcp { .. } => true,
             Self::SmokeHttp { method, .. } => matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS"),
             // Smoke tests of the databases may write.

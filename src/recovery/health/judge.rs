@@ -5,14 +5,15 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    AofHealth, Fact, Judgement, Look, NewestBackup, RetentionHealth, Source, Stored, Subject, SystemHealth, WalHealth,
-    empty,
+    AofHealth, Fact, Judgement, Look, NewestBackup, Proven, RetentionHealth, Source, Stored, Subject, SystemHealth,
+    WalHealth, empty,
 };
 use crate::event::{
     AofRange, BaseBackup, Coverage, Failure, Fork, Gap, RecoveryTarget, RedisSnapshot, SystemWindow, Window,
 };
 use crate::recovery::collect::Seen;
 use crate::recovery::plan::{Plan, Wanted, plan};
+use crate::recovery::proof::{newest_record, stamp};
 use crate::recovery::retention::{Archived, Spare, cutoff, spare_of_redis};
 use crate::store::Object;
 
@@ -32,6 +33,9 @@ pub fn judge(look: &Look<'_>, seen: &Seen) -> SystemHealth {
             Postgres { look, seen, backups, coverage, gaps, forks, warnings, size }.judge(&mut health);
         }
         SystemWindow::Redis { snapshots, aof, .. } => Redis { look, seen, snapshots, aof }.judge(&mut health),
+    }
+    if health.backup.is_some() {
+        health.facts.push(proven(look));
     }
     health.facts.sort_by_key(|fact| fact.subject);
     health
@@ -68,7 +72,7 @@ impl Postgres<'_> {
                 bytes: newest.bytes,
                 stored_bytes: newest.stored_bytes,
                 objects: count(&seen.objects, &folder),
-                tested_at: tested_at(&seen.objects, &folder),
+                tested_at: newest_record(&seen.objects, |key| key.starts_with(&folder)).and_then(stamp),
             }
         });
         health.facts.push(backup(look, "base backup", newest.map(|newest| (newest.label.as_str(), newest.stopped))));
@@ -204,7 +208,7 @@ impl Redis<'_> {
                 bytes: newest.bytes,
                 stored_bytes: newest.stored_bytes,
                 objects: count(&seen.objects, &folder),
-                tested_at: tested_at(&seen.objects, &folder),
+                tested_at: newest_record(&seen.objects, |key| key.starts_with(&folder)).and_then(stamp),
             }
         });
         health.facts.push(backup(look, "snapshot", newest.map(|newest| (newest.label.as_str(), newest.at))));
@@ -306,6 +310,28 @@ fn manifests(seen: &Seen, folder: &str) -> Fact {
     }
 }
 
+fn proven(look: &Look<'_>) -> Fact {
+    match &look.tested {
+        Proven::Never => {
+            unknown(Subject::Proof, "nothing was restored to see whether it can be: `lifeboat check --proof` does")
+        }
+        Proven::Unreadable(why) => unknown(Subject::Proof, format!("what a proof left cannot be used: {why}")),
+        Proven::Told { tested, newest } => {
+            let ago = age(look.now - tested.at);
+            let says = format!("{} was tested {ago} ago: {}", tested.label, tested.says);
+            match (tested.passed, newest) {
+                (false, _) => failed(
+                    Subject::Proof,
+                    says,
+                    "restore it by hand to see what is wrong; until then rely on an older backup, and take a new one",
+                ),
+                (true, true) => ok(Subject::Proof, says),
+                (true, false) => unknown(Subject::Proof, format!("the newest was not restored yet; {says}")),
+            }
+        }
+    }
+}
+
 /// By a clock that is wrong no age can be told.
 fn clock(look: &Look<'_>, stamps: impl Iterator<Item = DateTime<Utc>>) -> Fact {
     let ahead = stamps.max().map_or(TimeDelta::zero(), |newest| newest - look.now);
@@ -390,15 +416,6 @@ fn lineage(label: &str) -> &str {
 
 fn count(objects: &[Object], folder: &str) -> u64 {
     objects.iter().filter(|object| object.key.starts_with(folder)).count() as u64
-}
-
-/// By the names of what proofs left beside a backup: `tested-20261121T090231Z.json`.
-fn tested_at(objects: &[Object], folder: &str) -> Option<DateTime<Utc>> {
-    let stamp = |object: &Object| {
-        let text = object.key.strip_prefix(folder)?.strip_prefix("tested-")?.strip_suffix(".json")?;
-        chrono::NaiveDateTime::parse_from_str(text, "%Y%m%dT%H%M%SZ").ok().map(|at| at.and_utc())
-    };
-    objects.iter().filter_map(stamp).max()
 }
 
 fn ok(subject: Subject, says: impl Into<String>) -> Fact {

@@ -11,6 +11,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::collect::{Seen, see};
+use super::proof::{self, Tested};
+use crate::digest::Digest;
 use crate::event::{Failure, Lsn, SystemWindow};
 use crate::inventory::{Inventory, System, SystemDetail};
 use crate::system::postgres::wal::ARCHIVE;
@@ -64,7 +66,7 @@ pub struct NewestBackup {
     /// In the store.
     pub stored_bytes: u64,
     pub objects: u64,
-    /// When it was last restored to prove it.
+    /// When it was last restored to prove it, whatever that came to.
     pub tested_at: Option<DateTime<Utc>>,
 }
 
@@ -132,6 +134,8 @@ pub enum Subject {
     Archive,
     /// Nothing younger than the limit is gone, nothing older is kept.
     Retention,
+    /// Was the newest backup restored to see whether it can be?
+    Proof,
 }
 
 impl Subject {
@@ -146,6 +150,7 @@ impl Subject {
             Self::Manifests => "manifests",
             Self::Archive => "archive",
             Self::Retention => "retention",
+            Self::Proof => "proof",
         }
     }
 }
@@ -221,7 +226,8 @@ pub async fn health(
                     true => asked(system).await,
                     false => Source::NotAsked,
                 };
-                judge::judge(&Look { system, limits, now, began: began(&seen).await, source: asked }, &seen)
+                let tested = tested(&seen).await;
+                judge::judge(&Look { system, limits, now, began: began(&seen).await, source: asked, tested }, &seen)
             }
             Err(failure) => blind(system, limits, failure),
         }
@@ -237,6 +243,18 @@ pub(super) struct Look<'a> {
     /// When the archive was begun.
     pub began: Option<DateTime<Utc>>,
     pub source: Source,
+    pub tested: Proven,
+}
+
+/// What the newest record of a proof says.
+pub(super) enum Proven {
+    Never,
+    Unreadable(String),
+    /// And whether it is of the newest backup, as that is now.
+    Told {
+        tested: Box<Tested>,
+        newest: bool,
+    },
 }
 
 /// Where the server's own WAL ends.
@@ -255,6 +273,22 @@ async fn asked(system: &System) -> Source {
             Err(error) => Source::Silent(Failure::from(error).to_string()),
         },
     }
+}
+
+async fn tested(seen: &Seen) -> Proven {
+    let Some(key) = proof::newest_record(&seen.objects, |_| true) else { return Proven::Never };
+    let tested = match proof::read(&seen.bucket, key).await {
+        Ok(Ok(tested)) => tested,
+        Ok(Err(why)) => return Proven::Unreadable(why),
+        Err(error) => return Proven::Unreadable(Failure::from(error).to_string()),
+    };
+    let manifest = match key.rsplit_once('/') {
+        Some((folder, _)) => seen.bucket.read(&format!("{folder}/manifest.json")).await.ok(),
+        None => None,
+    };
+    let same = manifest.is_some_and(|bytes| Digest::of(&bytes) == tested.manifest);
+    let newest = same && proof::newest(&seen.window).is_some_and(|(_, label)| label == tested.label);
+    Proven::Told { tested: Box::new(tested), newest }
 }
 
 async fn began(seen: &Seen) -> Option<DateTime<Utc>> {

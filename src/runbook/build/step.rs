@@ -139,6 +139,22 @@ fn kind(raw: Kind, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems)
         Kind::RecoveryChoose { systems, suggest } => {
             StepKind::RecoveryChoose { systems: several(systems, place, scope, problems), suggest: text(suggest) }
         }
+        Kind::RedisPolicy {} => StepKind::RedisPolicy,
+        Kind::StorePrune {} => {
+            for (key, hint) in [
+                ("system", "say system = \"…\": whose backups are pruned"),
+                (
+                    "destroys",
+                    "say destroys = \"…\": what is lost, in a sentence; the system's name is typed before it starts",
+                ),
+            ] {
+                if !place.key(key).exists() && !place.was_pruned() {
+                    let message = format!("this step deletes backups and has no `{key}`");
+                    problems.error(Some(place.key("do").span()), message).hint(hint);
+                }
+            }
+            StepKind::StorePrune
+        }
         Kind::VerifyBackups { systems } => {
             StepKind::VerifyBackups { systems: several(systems, place, scope, problems) }
         }

@@ -134,6 +134,13 @@ pub enum Kind {
         /// Where the cursor begins: a moment with an offset, or a target. May hold `{placeholders}`.
         suggest: Option<Text>,
     },
+    /// Does the server's persistence keep its RPO? Says what to change, and changes nothing.
+    #[serde(rename = "redis.policy")]
+    RedisPolicy {},
+    /// Deletes what the `retain` of the store no longer asks for; never the last chain that leads somewhere. Needs `system`
+    /// and `destroys`.
+    #[serde(rename = "store.prune")]
+    StorePrune {},
     /// Newest backup and WAL continuity of each system, against its RPO.
     #[serde(rename = "recovery.verify-backups")]
     VerifyBackups {

@@ -53,6 +53,21 @@ impl Checked {
     }
 }
 
+/// Every table of the URL's database that is kept through a crash, as SQL writes its name.
+pub async fn tables(url: &Secret) -> Result<Vec<String>, Failure> {
+    let client = Url::parse(url)?.connect().await?;
+    let rows = client
+        .query(
+            "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+             where c.relkind in ('r', 'm') and c.relpersistence = 'p' and n.nspname <> 'information_schema'
+               and n.nspname !~ '^pg_' order by 1",
+            &[],
+        )
+        .await
+        .map_err(|error| PgError::sql("listing the tables", &error))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 impl Checks {
     pub async fn run(self) -> Result<Checked, Failure> {
         let url = Url::parse(&self.url)?;

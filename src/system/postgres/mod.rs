@@ -26,7 +26,7 @@ mod tls;
 pub mod wal;
 
 pub use base::{Backup, Manifest, Part, tar};
-pub use check::{Checked, Checks};
+pub use check::{Checked, Checks, tables};
 pub use connect::{TIMEOUT, Url, address, connect};
 pub use control::{ControlData, Floor, programs};
 pub use error::PgError;

@@ -10,6 +10,7 @@ mod check;
 mod command;
 mod connect;
 mod lane;
+pub mod persistence;
 pub mod rdb;
 mod restore;
 mod snapshot;

@@ -28,7 +28,7 @@ const HEAD: usize = MAGIC.len() + 4 * (PARTS + 1);
 const LARGEST: u64 = 256 << 20;
 
 /// Where every index of this format stands.
-pub(super) const FOLDER: &str = "wal-index/2";
+pub const FOLDER: &str = "wal-index/2";
 
 /// A segment's index object.
 #[derive(Debug, Clone, PartialEq)]

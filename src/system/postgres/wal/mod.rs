@@ -21,7 +21,7 @@ pub(super) use archive::read_id;
 pub use archive::{ARCHIVE, ArchiveId, Location, WalError};
 pub use command::{archive_command, restore_command};
 pub use fetch::{Fetch, Fetched};
-pub use index::{BadIndex, CommitAt, Ends, Index, Pace, Span, Stored, Summary, Suspect};
+pub use index::{BadIndex, CommitAt, Ends, FOLDER as INDEXES, Index, Pace, Span, Stored, Summary, Suspect};
 pub use name::{BadSegment, Header, Segment, WalFile};
 pub use push::{Pushed, push};
 pub(super) use stage::{Counters, Stager, Window, missing_in};
