@@ -230,6 +230,8 @@ async fn view(
     if finished.is_some() || left == Leave::Stopped {
         tokio::select! {
             _ = follower => {}
+            // The engine ends by itself; only the waiting is over.
+            _ = tokio::signal::ctrl_c() => {}
             () = clock::sleep(LAST_WORDS) => {}
         }
     }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::{CliError, Kind, Result};
 use super::evidence;
 use super::forecast::Measured;
+use super::interrupt::Signals;
 use super::{Global, Session, home};
 use crate::clock::{self, SystemClock};
 use crate::drill::{DrillState, Rpo, StepStatus};
@@ -79,7 +80,9 @@ impl<'a> Live<'a> {
         let (leave, over) = (handle.leave.clone(), CancellationToken::new());
         let (after, heard) = watch::channel(None);
         let serving = link.map(|link| tokio::spawn(link.serve(handle.clone(), heard.clone(), over.clone())));
-        let signals = tokio::spawn(leave_on_signals(leave.clone(), beside != Beside::Prompts));
+        let signals =
+            Signals::listen().map_err(|error| CliError::failed(Failure::new("cannot listen to signals", error)))?;
+        let signals = tokio::spawn(signals.leave(leave.clone(), beside));
         let conclusion = tokio::spawn(conclude(driver, dir.clone(), outlet.sign_key.clone(), after));
         let view = match beside {
             Beside::Printer => print_until_the_end(&handle, &conclusion).await,
@@ -162,27 +165,6 @@ async fn pass_on(
             return;
         }
     }
-}
-
-/// Without a terminal a signal is the only way to say stop: the journal is closed in order and can be resumed.
-async fn leave_on_signals(leave: CancellationToken, interruptible: bool) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
-        return;
-    };
-    let interrupted = async {
-        match interruptible {
-            true => tokio::signal::ctrl_c().await.unwrap_or_default(),
-            // At a terminal ctrl-C is a key, and the view asks what is meant.
-            false => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = hangup.recv() => {}
-        () = interrupted => {}
-    }
-    leave.cancel();
 }
 
 async fn print_until_the_end(handle: &Handle, conclusion: &tokio::task::JoinHandle<Result<Concluded>>) -> Result<()> {

@@ -12,6 +12,7 @@ mod evidence;
 mod forecast;
 mod history;
 mod home;
+mod interrupt;
 mod lint;
 mod live;
 mod logging;

@@ -11,6 +11,7 @@ use crate::clock::SharedClock;
 use crate::event::{Answer, Ask, BlobRef, Failure, Line, Measure, Outcome, Progress, Status, Stream};
 use crate::journal::BlobWriter;
 use crate::mutant;
+use crate::process::GRACE;
 use crate::secret::{RedactedStream, Redactor};
 
 use super::sanitise::Lines;
@@ -23,6 +24,9 @@ const FREELY: u64 = 256 * 1024;
 const BATCH: usize = 200;
 /// Lines of one event once [`FREELY`] is used up.
 const SAMPLE: usize = 20;
+/// How long an action that was told to end may still take: a child's two graces and a little. Then it is dropped, and with it
+/// what it holds.
+const LAST: Duration = Duration::from_secs(3 * GRACE.as_secs());
 
 /// What reaches the driver.
 #[derive(Debug)]
@@ -52,6 +56,14 @@ impl Attempt {
         let mut output = OutputPipe::new(&context.redactor, blob);
         let clock = context.clock.clone();
         let step = context.step().id.clone();
+        let overdue = {
+            let (cancel, clock) = (context.cancel.clone(), clock.clone());
+            async move {
+                cancel.cancelled().await;
+                clock.sleep(LAST).await;
+            }
+        };
+        tokio::pin!(overdue);
         let work = tokio::spawn(async move {
             match undo {
                 false => action.run(context).await,
@@ -70,6 +82,10 @@ impl Attempt {
                     flush = None;
                     send_gathered(&reports, index, &mut output, &mut lanes).await;
                     continue;
+                }
+                () = &mut overdue => {
+                    work.abort();
+                    break;
                 }
             };
             match message {
@@ -215,5 +231,80 @@ impl OutputPipe {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, ManualClock, wall_now};
+    use crate::inventory::Inventory;
+    use futures::future::BoxFuture;
+
+    /// It does not look at its token.
+    struct Deaf;
+
+    impl Action for Deaf {
+        fn run(&self, context: Context) -> BoxFuture<'_, Outcome> {
+            Box::pin(async move {
+                context.sink.say("began").await;
+                std::future::pending().await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_hear_that_it_is_to_end_is_dropped_after_a_grace() {
+        let text = "format = 1\nid = \"x\"\ntitle = \"X\"\nowner = \"us\"\nrevision = 1\n[[phases]]\ntitle = \"One\"\n\
+                    [[phases.steps]]\nid = \"a\"\ntitle = \"A\"\ndo = \"confirm\"\n";
+        let clock = ManualClock::at(wall_now());
+        let (sink, messages) = crate::action::Sink::channel(4);
+        let context = Context {
+            runbook: Arc::new(crate::runbook::parse(text, "x.toml").unwrap_or_else(|problems| panic!("{problems}"))),
+            inventory: Arc::new(Inventory {
+                service: "orders".into(),
+                objectives: crate::runbook::Objectives::default(),
+                stores: indexmap::IndexMap::new(),
+                systems: indexmap::IndexMap::new(),
+                connections: indexmap::IndexMap::new(),
+                notify: indexmap::IndexMap::new(),
+                contacts: Vec::new(),
+                path: None,
+                digest: crate::digest::Digest::of(b""),
+            }),
+            bindings: Arc::default(),
+            step: 0,
+            attempt: 1,
+            effect_key: "a".into(),
+            drill: "d1".into(),
+            mode: crate::event::Mode::Drill,
+            operator: "ann".into(),
+            variables: Arc::default(),
+            drill_dir: "/nowhere".into(),
+            sources: Arc::default(),
+            lifeboat: "lifeboat".into(),
+            clock: Arc::new(clock.clone()),
+            redactor: Redactor::default(),
+            cancel: tokio_util::sync::CancellationToken::new(),
+            unattended: true,
+            sink,
+        };
+        let cancel = context.cancel.clone();
+        let (reports, mut heard) = mpsc::channel(16);
+        let attempt = Attempt { action: Arc::new(Deaf), context, undo: false, messages, blob: None, reports };
+        let attempt = tokio::spawn(attempt.run());
+        let began = clock.now().boot;
+        cancel.cancel();
+        while !attempt.is_finished() {
+            clock.advance(Duration::from_secs(1));
+            tokio::task::yield_now().await;
+        }
+        assert!(clock.now().boot - began >= LAST, "not before its grace");
+        let mut last = None;
+        while let Some((_, report)) = heard.recv().await {
+            last = Some(report);
+        }
+        let Some(Report::Finished { outcome, .. }) = last else { panic!("{last:?}") };
+        assert_eq!(outcome.status, Status::Cancelled);
     }
 }

@@ -14,6 +14,7 @@ use crate::drill::{DrillState, StepStatus};
 use crate::event::{Answer, Ask, Command, Envelope, Event, Failure, Outcome, Status, UNATTENDED, Verdict};
 use crate::inventory::Inventory;
 use crate::journal::{BLOB_CAP, BlobWriter, DrillDir, Journal, JournalError};
+use crate::mutant;
 use crate::runbook::Undo;
 use crate::secret::Redactor;
 
@@ -23,6 +24,7 @@ use super::feed::Feed;
 use super::guard;
 use super::judge::{Skip, captured, judge, skipped};
 use super::redact::redacted;
+use super::resume::cut_off;
 use super::unattended::{Reply, Unattended};
 
 /// Reports that may wait for the driver before attempts are held back.
@@ -153,15 +155,19 @@ impl Driver {
         for running in self.running.values() {
             running.cancel.cancel();
         }
-        // Children get their grace. What passed meanwhile is recorded; what was cut off is not called a failure: it has no
-        // outcome, and is in doubt at resume.
+        // Children get their grace. What passed meanwhile is recorded; what was cut off is not called a failure: it is in
+        // doubt.
         while result.is_ok() && !self.running.is_empty() {
             match self.reports.recv().await {
                 Some((index, Report::Finished { outcome, output })) if outcome.status == Status::Passed => {
                     self.finished(index, *outcome, output)?;
                 }
-                Some((index, Report::Finished { .. })) => {
+                Some((index, Report::Finished { outcome, .. })) => {
                     self.running.remove(&index);
+                    if !mutant::removes("21c") {
+                        let why = format!("it was ended together with the program: {}", outcome.summary);
+                        self.emit_one(self.feed.read(|state| cut_off(state, index, why)))?;
+                    }
                 }
                 Some(_) => {}
                 None => break,

@@ -24,16 +24,9 @@ impl Opening {
             operator: self.operator.clone(),
             lifeboat_version: env!("CARGO_PKG_VERSION").to_owned(),
         }];
-        for (step, progress) in state.runbook.steps.iter().zip(&state.steps) {
+        for (index, progress) in state.steps.iter().enumerate() {
             if progress.status == StepStatus::Running {
-                let own = [("LIFEBOAT_DRILL", state.opening.drill.as_str()), ("LIFEBOAT_STEP", &step.id)];
-                let living = process::living_with(&own);
-                events.push(Event::StepInDoubt {
-                    step: step.id.clone(),
-                    attempt: progress.attempt(),
-                    why: in_doubt(&living),
-                    living,
-                });
+                events.push(cut_off(&state, index, "the program ended while it ran".to_owned()));
             }
         }
         let envelopes: Vec<Envelope> = (state.next_seq..)
@@ -53,13 +46,17 @@ impl Opening {
     }
 }
 
-/// What of the step still lives is said: answered too early, it would run beside the next attempt.
-fn in_doubt(living: &[u32]) -> String {
+/// The outcome of an attempt that was cut off. What of it still lives is said: answered too early, it would run beside the
+/// next attempt.
+pub(super) fn cut_off(state: &DrillState, index: usize, why: String) -> Event {
+    let (step, progress) = (&state.runbook.steps[index].id, &state.steps[index]);
+    let living = process::living_with(&[("LIFEBOAT_DRILL", state.opening.drill.as_str()), ("LIFEBOAT_STEP", step)]);
     let pids: Vec<String> = living.iter().map(u32::to_string).collect();
-    match pids.as_slice() {
-        [] => "the program ended while it ran".to_owned(),
-        pids => format!("the program ended while it ran, and what it started still runs: pid {}", pids.join(", ")),
-    }
+    let why = match pids.as_slice() {
+        [] => why,
+        pids => format!("{why}, and what it started still runs: pid {}", pids.join(", ")),
+    };
+    Event::StepInDoubt { step: step.clone(), attempt: progress.attempt(), why, living }
 }
 
 /// The state that a journal's envelopes lead to.

@@ -214,7 +214,7 @@ pub async fn run(model: HomeModel, options: HomeOptions) -> Result<HomeChoice, T
         guard.draw(|frame| home.draw(frame)).map_err(TuiError::Draw)?;
         let event = tokio::select! {
             told = signals.any() => match told {
-                Told::End => return Ok(HomeChoice::Quit),
+                Told::End | Told::Interrupt => return Ok(HomeChoice::Quit),
                 Told::GoOn => {
                     guard.take_again().map_err(TuiError::Enter)?;
                     continue;

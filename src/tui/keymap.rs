@@ -97,6 +97,7 @@ pub enum Context {
     LeaveQuestion,
     LeaveOrStop,
     InterruptQuestion,
+    InterruptOrStop,
     PointQuestion,
     StopQuestion,
     UndoQuestion,
@@ -131,6 +132,7 @@ impl Context {
             Self::LeaveQuestion
             | Self::LeaveOrStop
             | Self::InterruptQuestion
+            | Self::InterruptOrStop
             | Self::PointQuestion
             | Self::StopQuestion
             | Self::UndoQuestion
@@ -264,6 +266,10 @@ pub static KEYMAP: &[Binding] = &[
     bind(C::InterruptQuestion, &[key('a')], A::Abort, "abort the drill", 1),
     bind(C::InterruptQuestion, &[key('l'), ctrl('c')], A::LeaveNow, "leave", 2),
     bind(C::InterruptQuestion, &[code(KeyCode::Esc), key('n')], A::Back, "stay", 3),
+    bind(C::InterruptOrStop, &[ctrl('c'), key('s')], A::StopNow, "stop it, until `lifeboat resume`", 1),
+    bind(C::InterruptOrStop, &[key('l')], A::LeaveNow, "leave, it goes on", 2),
+    bind(C::InterruptOrStop, &[key('a')], A::Abort, "abort the drill", 3),
+    bind(C::InterruptOrStop, &[code(KeyCode::Esc), key('n')], A::Back, "stay", 4),
     bind(C::PointQuestion, &[code(KeyCode::Enter), key('y')], A::Yes, "choose it", 1),
     bind(C::PointQuestion, &[code(KeyCode::Esc), key('n')], A::Back, "back to the time line", 2),
     bind(C::StopQuestion, &[key('y')], A::Yes, "stop: the drill ends as failed", 1),

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossterm::event::{Event as TerminalEvent, EventStream};
+use crossterm::event::{Event as TerminalEvent, EventStream, KeyCode, KeyEvent, KeyModifiers};
 use futures::StreamExt;
 use nix::sys::signal::Signal as Signo;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,6 +25,8 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// Envelopes taken in before keys are looked at again.
 const BATCH: usize = 512;
+
+const CTRL_C: KeyEvent = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TuiError {
@@ -55,12 +57,15 @@ pub async fn run_drill(session: Session) -> Result<Leave, TuiError> {
 pub(super) struct Signals {
     term: Signal,
     hang_up: Signal,
+    interrupt: Signal,
     going_on: Signal,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     End,
+    /// SIGINT: from outside, or ctrl-C where the terminal is not in raw mode.
+    Interrupt,
     /// The program was stopped, and goes on.
     GoOn,
 }
@@ -70,6 +75,7 @@ impl Signals {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             hang_up: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
             going_on: signal(SignalKind::from_raw(Signo::SIGCONT as i32))?,
         })
     }
@@ -78,6 +84,7 @@ impl Signals {
         tokio::select! {
             _ = self.term.recv() => Told::End,
             _ = self.hang_up.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::Interrupt,
             _ = self.going_on.recv() => Told::GoOn,
         }
     }
@@ -134,6 +141,7 @@ impl Run {
                 biased;
                 told = signals.any() => match told {
                     Told::End => return Ok(Leave::Terminated),
+                    Told::Interrupt => self.app.update(Msg::Key(CTRL_C)),
                     Told::GoOn => {
                         self.guard.take_again().map_err(TuiError::Enter)?;
                         self.app.touch();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::event::{Command, Pace};
+use crate::mutant;
 
 use super::super::keymap::Action;
 use super::super::picker::Jump;
@@ -45,6 +46,7 @@ impl App {
             Action::Leave => self.overlays.push(Overlay::Question(Question::Leave)),
             Action::LeaveNow => effects.push(Effect::Leave(self.leave())),
             Action::StopNow => effects.push(Effect::Leave(Leave::Stopped)),
+            Action::Interrupt if mutant::removes("21") => effects.push(Effect::Leave(Leave::Stopped)),
             Action::Interrupt if !self.live() => effects.push(Effect::Leave(self.leave())),
             Action::Interrupt => self.overlays.push(Overlay::Question(Question::Interrupt)),
             Action::Suspend => effects.push(Effect::Suspend),

@@ -307,6 +307,7 @@ impl App {
             Some(Overlay::Question(question)) => contexts.push(match question {
                 Question::Leave if self.options.can_stop => Context::LeaveOrStop,
                 Question::Leave => Context::LeaveQuestion,
+                Question::Interrupt if self.options.can_stop => Context::InterruptOrStop,
                 Question::Interrupt => Context::InterruptQuestion,
                 Question::Point => Context::PointQuestion,
                 Question::Stop { .. } => Context::StopQuestion,

@@ -5,6 +5,8 @@ use chrono::{DateTime, Utc};
 use crate::clock::Stamp;
 use crate::drill::{DrillState, Elapsed, StepStatus};
 use crate::event::{Answer, Ask, Command, Envelope, InputKind, Pace, parse_time};
+use crate::mutant;
+use crate::process::GRACE;
 
 use super::super::format;
 use super::super::moment;
@@ -36,6 +38,8 @@ pub(super) struct Linear {
     declared_asked: bool,
     /// Something that wants one more `yes`.
     pending: Option<Command>,
+    /// Ctrl-C was pressed, and nothing was typed since.
+    interrupted: bool,
 }
 
 const HELP: &str = "\
@@ -70,6 +74,7 @@ impl Linear {
             chosen: None,
             declared_asked: false,
             pending: None,
+            interrupted: false,
         }
     }
 
@@ -160,8 +165,31 @@ impl Linear {
         self.put.map_or_else(|| self.state.focus(), |(step, _)| step)
     }
 
+    /// Ctrl-C: the first asks.
+    pub(super) fn interrupt(&mut self) -> Vec<Out> {
+        let live = !self.replay && !self.options.read_only && self.state.finished.is_none();
+        if live && !std::mem::replace(&mut self.interrupted, true) && !mutant::removes("21") {
+            let grace = GRACE.as_secs();
+            return self.say([
+                format!(
+                    "Ctrl-C: once more stops the drill: what runs gets TERM, and KILL after {grace} s; `lifeboat resume` \
+                     goes on with it."
+                ),
+                "Type anything, and it goes on as before.".to_owned(),
+            ]);
+        }
+        vec![Out::Leave(match self.state.finished {
+            Some(_) => Leave::Finished,
+            None if self.options.can_stop => Leave::Stopped,
+            None => Leave::Left,
+        })]
+    }
+
     /// Takes a typed line.
     pub(super) fn line(&mut self, line: &str, now: Stamp) -> Vec<Out> {
+        if std::mem::take(&mut self.interrupted) {
+            return self.say(["It goes on.".to_owned()]);
+        }
         let line = super::super::text::clean(line.trim()).into_owned();
         let takes_text =
             !self.replay && matches!(self.put.and_then(|(step, _)| self.state.ask_of(step)), Some(Ask::Input { .. }));

@@ -55,6 +55,7 @@ async fn drive(
             biased;
             told = signals.any() => match told {
                 Told::End => return Ok(Leave::Terminated),
+                Told::Interrupt => linear.interrupt(),
                 Told::GoOn => Vec::new(),
             },
             line = lines.recv() => match line {

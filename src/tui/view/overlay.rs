@@ -5,6 +5,8 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
+use crate::process::GRACE;
+
 use super::super::app::{App, Entry, Overlay, Purpose, Question};
 use super::super::keymap;
 use super::super::text::{span, spread, width, wrap};
@@ -381,6 +383,14 @@ fn question(app: &App, whole: Rect, question: Question, buffer: &mut Buffer) {
         |step: usize| app.state.runbook.steps.get(step).map(|step| app.state.expand(&step.title)).unwrap_or_default();
     let (head, text) = match question {
         Question::Leave => ("Leave?".to_owned(), app.options.leave_text.clone()),
+        Question::Interrupt if app.options.can_stop => (
+            "Ctrl-C".to_owned(),
+            format!(
+                "Once more stops the drill: what runs gets TERM, and KILL after {} s; `lifeboat resume` goes on with it. \
+                 Or only leave, and it goes on.",
+                GRACE.as_secs()
+            ),
+        ),
         Question::Interrupt => (
             "Ctrl-C".to_owned(),
             format!("Abort the drill, or only leave ({})? Ctrl-C again leaves.", app.options.leave_text),

@@ -34,6 +34,10 @@ impl Terminal {
     pub fn start(mut command: Command, columns: u16, rows: u16) -> Self {
         let size = nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = nix::pty::openpty(&size, None).expect("a pty");
+        for end in [&pty.master, &pty.slave] {
+            // What the program starts would hold the terminal open, and its end would never be seen.
+            nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).expect("a flag");
+        }
         let clone = |fd: &OwnedFd| fd.try_clone().expect("a copy of the pty's end");
         command.stdin(clone(&pty.slave)).stdout(clone(&pty.slave)).stderr(clone(&pty.slave));
         command
@@ -102,6 +106,22 @@ impl Terminal {
         use nix::sys::termios::{LocalFlags, tcgetattr};
         let flags = tcgetattr(&self.keys).expect("the terminal's settings").local_flags;
         !flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO)
+    }
+
+    /// Fails unless the program, which has ended, left the terminal as it found it.
+    pub fn assert_given_back(&self) {
+        // Its last bytes may still be on their way.
+        let (screen, changed) = &*self.screen;
+        let screen = screen.lock().expect("the screen's lock");
+        let read = changed.wait_timeout_while(screen, Duration::from_secs(20), |screen| !screen.ended);
+        let screen = read.expect("the screen's lock").0;
+        let shown = screen.parser.screen();
+        let kept = [self.is_raw(), shown.alternate_screen(), shown.hide_cursor(), shown.bracketed_paste()];
+        assert_eq!(kept, [false; 4], "the terminal was not given back (raw, other screen, no cursor, pastes marked)");
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the program can be asked for").is_some()
     }
 
     /// Every byte that was written so far.

@@ -114,6 +114,11 @@ fn leaving_asks_and_escape_never_ends_anything() {
     assert_eq!(app.update(ctrl('c')), []);
     assert!(draw(&mut app, 80, 24).contains("Abort the drill, or only leave"));
     assert_eq!(app.update(ctrl('c')), [Effect::Leave(Leave::Left)]);
+    let options = lifeboat::tui::Options { can_stop: true, ..options() };
+    let mut app = super::fixture::app_with(restoring(), "dark", options);
+    app.update(ctrl('c'));
+    assert!(draw(&mut app, 80, 24).contains("Once more stops the drill"));
+    assert_eq!(app.update(ctrl('c')), [Effect::Leave(Leave::Stopped)]);
     let mut app = super::fixture::app(restoring());
     app.update(ctrl('c'));
     assert_eq!(press(&mut app, "aover\n"), send(Command::Abort { reason: "over".into() }));
