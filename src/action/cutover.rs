@@ -61,6 +61,7 @@ impl Cutover {
         for role in &self.systems {
             let Some(system) = context.system(role) else { continue };
             let (host, port) = context.restored_address(system)?;
+            context.lease_or_ask(system).await?;
             for (key, _) in connections.keys.iter().filter(|(_, name)| **name == system.name) {
                 let (changed, was) = replace(&after, key, &host, port).map_err(&failed)?;
                 after = changed;

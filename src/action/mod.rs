@@ -6,6 +6,7 @@ mod confirm;
 mod context;
 mod cutover;
 mod input;
+mod lease;
 mod note;
 mod notify;
 mod postgres_backup;
@@ -30,6 +31,7 @@ mod wait;
 use std::sync::Arc;
 
 pub use context::{Context, Sink, SinkMessage, is_loopback};
+pub use lease::{give_back, leased_roles};
 
 use futures::future::BoxFuture;
 

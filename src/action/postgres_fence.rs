@@ -43,6 +43,7 @@ fn program(argv: Option<Vec<String>>, context: &Context) -> Option<Spec> {
 
 async fn fence(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
+    context.lease_if_the_bucket_answers(system).await?;
     let (report, reports) = Reporter::channel(64);
     let fence = Fence {
         url: context.source_url(system)?,

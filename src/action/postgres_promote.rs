@@ -20,6 +20,7 @@ impl Action for PostgresPromote {
 async fn promote(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
     let restored = context.restored_postgres_only(system)?;
+    context.lease_or_ask(system).await?;
     let cuts_over = context.runbook.steps.iter().any(|step| matches!(step.kind, StepKind::CutoverConnections { .. }));
     let proof = match cuts_over {
         true => Proof::Source(context.source_url(system)?),

@@ -61,8 +61,8 @@ async fn perform(context: &Context) -> Result<Outcome, Failure> {
         cancel: context.cancel.clone(),
         report,
     };
-    let (restored, ()) = tokio::join!(restore.run(), pass_on(context, reports));
-    let restored = restored?;
+    let work = async { tokio::join!(restore.run(), pass_on(context, reports)).0 };
+    let restored = context.leased(system, work).await??;
     let to = restored
         .recovered_to
         .map_or_else(|| format!("LSN {}", restored.lsn), |time| time.to_rfc3339_opts(SecondsFormat::Micros, true));

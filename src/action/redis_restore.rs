@@ -2,7 +2,7 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 
 use crate::event::{Answer, Ask, Choice, Failure, Outcome};
-use crate::inventory::{KeyPolicy, SystemDetail};
+use crate::inventory::{KeyPolicy, System, SystemDetail};
 use crate::system::redis::{self, Applied, Origin, Policy, Rule};
 
 use super::{Action, Context};
@@ -23,6 +23,10 @@ impl Action for RedisRestore {
 
 async fn restore(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
+    context.leased(system, under_the_lease(context, system)).await?
+}
+
+async fn under_the_lease(context: &Context, system: &System) -> Result<Outcome, Failure> {
     let (url, bucket) = (context.source_url(system)?, context.bucket(system)?);
     let point = context.recovery_point().ok();
     let newest_snapshot;

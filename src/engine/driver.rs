@@ -23,6 +23,7 @@ use super::decide::{Effect, decide, next_due};
 use super::feed::Feed;
 use super::guard;
 use super::judge::{Skip, captured, judge, skipped};
+use super::lease::give_back;
 use super::redact::redacted;
 use super::resume::cut_off;
 use super::unattended::{Reply, Unattended};
@@ -172,6 +173,9 @@ impl Driver {
                 Some(_) => {}
                 None => break,
             }
+        }
+        if let Ok(RunEnd::Finished(_)) = result {
+            give_back(&self.fixed, &self.feed.snapshot()).await;
         }
         result
     }

@@ -9,6 +9,7 @@ mod driver;
 mod feed;
 mod guard;
 mod judge;
+mod lease;
 mod link;
 mod opening;
 mod redact;

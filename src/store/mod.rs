@@ -8,6 +8,7 @@ mod cloud;
 mod error;
 mod google;
 mod keys;
+mod lease;
 mod s3;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use cloud::Opened;
 
 pub use error::{StoreError, Trouble};
 pub use keys::{AzureKey, Given, GoogleKey, Keys, Pair};
+pub use lease::{Held, Lease, LeaseError, Terms};
 
 /// Bytes that are asked for at once of an object that is streamed: a request has an end before which it must be done.
 const RANGE: u64 = 8 << 20;

@@ -78,8 +78,17 @@ fn the_whole_drill_without_a_person() {
     let mut after = listing(&bucket);
     let kept = after.keys().filter(|path| path.starts_with(bucket.join("orders-db/wal-index"))).count();
     assert!(kept > 0, "{after:?}");
+    // Each lease was given back.
+    let leases = ["orders-cache/lease", "orders-db/lease"].map(|folder| bucket.join(folder));
+    for folder in &leases {
+        let left: Vec<_> = after.keys().filter(|path| path.starts_with(folder)).collect();
+        let record = std::fs::read_to_string(left.first().expect("a lease was taken")).unwrap();
+        assert!(left.len() == 1 && record.contains("\"held\":false"), "{left:?}: {record}");
+    }
     let may_come = |path: &Path| {
-        ["orders-cache/aof", "orders-db/wal-index"].iter().any(|folder| path.starts_with(bucket.join(folder)))
+        ["orders-cache/aof", "orders-db/wal-index", "orders-cache/lease", "orders-db/lease"]
+            .iter()
+            .any(|folder| path.starts_with(bucket.join(folder)))
     };
     after.retain(|path, _| before.contains_key(path) || !may_come(path));
     assert_eq!(after, before);

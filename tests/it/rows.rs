@@ -9,6 +9,7 @@
 mod engine;
 mod input;
 mod interrupt;
+mod lease;
 mod objects;
 mod processes;
 mod record;
@@ -156,7 +157,9 @@ mutants! {
     a_screen_that_trusts: "row_11_nothing" without "11b" ("the look at the drawing edge") says "steered";
     a_server_as_root: "row_18_no_server" without "18" ("the drop to another user") says "runs as root";
     files_for_everybody: "row_18_what" without "18b" ("umask 077") says "open to others";
-    a_target_without_its_lock: "row_19_" without "19" ("the lock, and the second look under it")
+    a_system_without_its_lease: "row_19_two_programs_with_one_bucket_in" without "19b" ("the lease in the bucket")
+        says "two drills restored the same system at once";
+    a_target_without_its_lock: "row_19_of" without "19" ("the lock, and the second look under it")
         says "not exactly one won";
     an_engine_in_its_terminal_s_session: "row_20_a_line" without "20" ("a session of its own") says "went with its terminal";
     a_ctrl_c_that_ends_at_once: "row_21_the_first" without "21" ("the question") says "never showed";

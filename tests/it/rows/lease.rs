@@ -1,0 +1,211 @@
+//! Two drills of one system, on two machines as far as they can tell: their own inventories, directories and state.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use lifeboat::clock::{block, boot_now};
+use lifeboat::store::{Bucket, Held, Lease, Terms};
+
+use crate::support::redis::{TestRedis, free_port, open_directory};
+use crate::support::s3::S3;
+use crate::support::sandbox::text;
+
+/// The restore, a gate that the test opens, and the restore once more.
+const RUNBOOK: &str = r#"
+format = 1
+id = "restore"
+title = "Restore"
+owner = "tests"
+revision = 1
+systems = { cache = "redis" }
+[[phases]]
+title = "One"
+[[phases.steps]]
+id = "restore"
+do = "redis.restore"
+system = "cache"
+[[phases.steps]]
+id = "gate"
+do = "command"
+title = "Stand before the gate"
+script = 'echo > "$LIFEBOAT_VAR_HERE/held"; test -e "$LIFEBOAT_VAR_HERE/open" || read word < "$LIFEBOAT_VAR_HERE/gate"'
+[[phases.steps]]
+id = "again"
+do = "redis.restore"
+system = "cache"
+[variables.here]
+"#;
+
+const SNAPSHOT: &str = r#"
+format = 1
+id = "snapshot"
+title = "Snapshot"
+owner = "tests"
+revision = 1
+systems = { cache = "redis" }
+[[phases]]
+title = "One"
+[[phases.steps]]
+id = "snapshot"
+do = "redis.snapshot"
+system = "cache"
+"#;
+
+struct Scene {
+    home: tempfile::TempDir,
+    server: Option<S3>,
+    _cache: TestRedis,
+    ports: [u16; 2],
+}
+
+impl Scene {
+    async fn new(server: Option<S3>) -> Self {
+        let home = open_directory();
+        let cache = TestRedis::start(home.path(), &[], None).await;
+        cache.run("set stock 7").await;
+        let store = match &server {
+            None => {
+                std::fs::create_dir(home.path().join("bucket")).unwrap();
+                format!("url = \"file://{}/bucket\"", home.path().display())
+            }
+            Some(server) => format!(
+                "url = \"{}\"\naccess_key = {{ env = \"BACKUPS_KEY\" }}\nsecret_key = {{ env = \"BACKUPS_SECRET\" }}",
+                server.url("prod")
+            ),
+        };
+        let scene = Self { home, server, _cache: cache, ports: [free_port(), free_port()] };
+        for side in 0..2 {
+            let here = scene.path(side, "");
+            std::fs::create_dir(&here).unwrap();
+            let inventory = format!(
+                "format = 1\nservice = \"orders\"\n[stores.backups]\n{store}\n[systems.orders-cache]\nkind = \"redis\"\n\
+                 environment = \"test\"\nurl = \"{url}\"\nbackups = {{ store = \"backups\" }}\n\
+                 restore = {{ directory = \"{here}restored\", port = {port} }}\n",
+                url = scene._cache.url.expose(),
+                here = here.display(),
+                port = scene.ports[side],
+            );
+            std::fs::write(scene.path(side, "lifeboat.toml"), inventory).unwrap();
+            std::fs::write(scene.path(side, "restore.toml"), RUNBOOK).unwrap();
+            std::fs::write(scene.path(side, "snapshot.toml"), SNAPSHOT).unwrap();
+            nix::unistd::mkfifo(&scene.path(side, "gate"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        let taken = scene.command(0, &["run", "snapshot.toml", "--headless", "--yes"]).output().unwrap();
+        assert!(taken.status.success(), "{}", text(&taken.stderr));
+        scene
+    }
+
+    fn path(&self, side: usize, name: &str) -> PathBuf {
+        self.home.path().join(["ann", "bob"][side]).join(name)
+    }
+
+    fn command(&self, side: usize, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.args(arguments).current_dir(self.path(side, "")).stdin(Stdio::null());
+        command.env("LIFEBOAT_STATE_DIR", self.path(side, "state"));
+        if let Some(server) = &self.server {
+            command.env("BACKUPS_KEY", server.keys.access_key.expose());
+            command.env("BACKUPS_SECRET", server.keys.secret_key.expose());
+        }
+        command
+    }
+
+    fn start(&self, side: usize) -> Child {
+        let here = format!("here={}", self.path(side, "").display());
+        let operator = ["ann", "bob"][side];
+        let arguments = ["run", "restore.toml", "--headless", "--yes", "--var", &here, "--operator", operator];
+        self.command(side, &arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn open(&self, side: usize) {
+        std::fs::write(self.path(side, "open"), "").unwrap();
+        // It may stand before the gate already, or come later and find it open.
+        if self.path(side, "held").exists() {
+            let gate = std::fs::OpenOptions::new().write(true).open(self.path(side, "gate"));
+            gate.unwrap().write_all(b"open\n").unwrap();
+        }
+    }
+
+    /// Both at once: the one that stands before the gate, and what became of the other.
+    fn race(&self) -> (usize, Child, Output) {
+        let mut both = [Some(self.start(0)), Some(self.start(1))];
+        let patience = boot_now() + Duration::from_secs(120);
+        loop {
+            let held = [0, 1].map(|side| self.path(side, "held").exists());
+            let ended = both.each_mut().map(|child| child.as_mut().unwrap().try_wait().unwrap().is_some());
+            if held == [true, true] {
+                both.iter_mut().flatten().for_each(|child| child.kill().unwrap());
+                panic!("two drills restored the same system at once");
+            }
+            if let Some(winner) = (0..2).find(|side| held[*side] && ended[1 - side]) {
+                let loser = both[1 - winner].take().unwrap().wait_with_output().unwrap();
+                return (winner, both[winner].take().unwrap(), loser);
+            }
+            assert!(
+                ended != [true, true],
+                "none of two drills won: {:?}",
+                both.map(|child| text(&child.unwrap().wait_with_output().unwrap().stderr).to_owned())
+            );
+            assert!(boot_now() < patience, "nobody won, nobody lost");
+            block(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        for port in self.ports {
+            // It may never have been started.
+            drop(Command::new("redis-cli").args(["-p", &port.to_string(), "shutdown", "nosave"]).output());
+        }
+    }
+}
+
+fn one_of_two_wins(scene: &Scene) {
+    let (winner, child, loser) = scene.race();
+    let said = text(&loser.stderr);
+    assert_eq!(loser.status.code(), Some(1), "{said}");
+    assert!(said.contains("another drill holds orders-cache"), "{said}");
+    assert!(said.contains(&format!("why: {}@", ["ann", "bob"][winner])), "who holds it is said: {said}");
+    assert!(!scene.path(1 - winner, "restored").exists(), "who lost has touched nothing");
+    scene.open(winner);
+    let won = child.wait_with_output().unwrap();
+    assert!(won.status.success(), "{}", text(&won.stderr));
+    // It was given back.
+    scene.open(1 - winner);
+    let next = scene.start(1 - winner).wait_with_output().unwrap();
+    assert!(next.status.success(), "{}", text(&next.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_19_two_programs_with_one_bucket_in_a_directory() {
+    one_of_two_wins(&Scene::new(None).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_19_two_programs_with_one_bucket_behind_s3() {
+    one_of_two_wins(&Scene::new(Some(S3::start().await)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_19_who_lost_the_lease_stops_before_the_next_destructive_step() {
+    let scene = Scene::new(None).await;
+    let child = scene.start(0);
+    let patience = boot_now() + Duration::from_secs(60);
+    while !scene.path(0, "held").exists() {
+        assert!(boot_now() < patience, "it never came to the gate");
+        block(Duration::from_millis(5));
+    }
+    let url = format!("file://{}/bucket", scene.home.path().display());
+    let bucket = Bucket::open(&url, "orders-cache").unwrap();
+    let terms = Terms { runs_out: Duration::ZERO, is_free: Duration::ZERO };
+    let other = Lease { bucket, drill: "other".into(), by: "bob@there".into(), terms };
+    assert!(matches!(other.hold(None).await.unwrap(), Held::Token(2..)), "the first drill had taken it");
+    scene.open(0);
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "it went on without the lease: {said}");
+    assert!(said.contains("lost its hold on orders-cache") && said.contains("bob@there"), "{said}");
+}
