@@ -1,6 +1,8 @@
 use std::fs::File;
 use std::io::{self, Write};
 
+use crate::mutant;
+
 /// What a journal is written to; tests put a failing one in its place.
 pub(super) trait Tape: Send {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
@@ -16,7 +18,7 @@ impl Tape for File {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        if mutant::removes("23b") { Ok(()) } else { self.sync_data() }
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {

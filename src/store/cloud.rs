@@ -8,6 +8,7 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use super::StoreError;
 use super::keys::Given;
 use crate::inventory::{BucketUrl, Cloud, Endpoint};
+use crate::mutant;
 
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -30,7 +31,8 @@ pub fn client(url: &BucketUrl) -> ClientOptions {
     // The commands of PostgreSQL come here without the rest of the program's set-up. A second time is no error.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let plain = url.endpoint.as_ref().is_some_and(Endpoint::is_plain);
-    ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST).with_allow_http(plain)
+    let options = ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST).with_allow_http(plain);
+    options.with_allow_invalid_certificates(mutant::removes("17b"))
 }
 
 pub fn retries(url: &BucketUrl) -> RetryConfig {

@@ -141,6 +141,26 @@ fn a_program_or_machine_that_ends_at_any_call_loses_nothing_that_was_said_or_don
     sample(ENDS, 150);
 }
 
+/// Before and behind every event that a drill writes down, and every one of a drill that is taken up again: the program is
+/// killed, or the machine loses its power and with it all that was not synced.
+fn ends_at_events(scene: &Scene, of: impl Fn(&Point) -> bool) {
+    let mut all = points(scene);
+    all.retain(|point| point.call == "write" && point.class == "journal" && ENDS.contains(&point.fault) && of(point));
+    assert!(all.len() > 20, "a drill has more events than {}", all.len());
+    sweep(scene, &all);
+}
+
+#[test]
+fn row_23_a_kill_or_a_loss_of_power_at_every_event_of_a_drill() {
+    ends_at_events(&Scene::build(), |point| point.start == 0);
+}
+
+#[test]
+#[ignore = "also in drills that were taken up again: a minute"]
+fn row_23_a_kill_or_a_loss_of_power_at_every_event_of_what_is_resumed() {
+    ends_at_events(&Scene::build(), |point| point.start > 0);
+}
+
 #[test]
 #[ignore = "10,305 points take ten minutes"]
 fn every_fault_at_every_call() {

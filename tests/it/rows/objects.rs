@@ -2,10 +2,12 @@
 
 use std::os::unix::fs::FileExt as _;
 
+use futures::StreamExt as _;
 use lifeboat::event::RecoveryTarget;
 use lifeboat::store::Bucket;
 
 use crate::postgres::restore::{restore_of, run, shop};
+use crate::support::s3::S3;
 
 /// The bits of CRC-32C's own polynomial, as they lie in a stream: added to anything, its checksum stays as it was.
 const UNSEEN: u64 = 1 | 0x82F6_3B78 << 1;
@@ -61,4 +63,36 @@ async fn row_15_of_many_that_create_one_object_one_wins() {
         assert_eq!(winners.len(), 1, "an object was replaced: {winners:?} each believed that it had written it");
         assert_eq!(bucket.read(&key).await.unwrap(), format!("by {}", winners[0]).as_bytes());
     }
+}
+
+/// Exchanged by Amazon's own client after its size was asked for, and again while it is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_15_an_object_that_is_swapped_between_head_and_get_is_not_read() {
+    let server = S3::start().await;
+    let bucket = server.bucket("prod");
+    let put = |byte: char| {
+        server.boto(&format!("client('s3').put_object(Bucket='acme-dr', Key='prod/big', Body=b'{byte}' * (40 << 20))"))
+    };
+    put('a');
+    let whole: Vec<_> = bucket.stream("big").await.unwrap().collect().await;
+    let whole: Result<Vec<_>, _> = whole.into_iter().collect();
+    assert!(whole.unwrap().concat().iter().all(|byte| *byte == b'a'), "nobody swapped it");
+
+    let stream = bucket.stream("big").await.unwrap();
+    put('b');
+    let read: Vec<_> = stream.collect().await;
+    assert!(read.iter().any(Result::is_err), "another object than the one that was looked at was read");
+
+    let mut stream = Box::pin(bucket.stream("big").await.unwrap());
+    let mut read = vec![stream.next().await.unwrap().unwrap()];
+    put('c');
+    let mut refused = false;
+    while let Some(chunk) = stream.next().await {
+        match chunk {
+            Ok(chunk) => read.push(chunk),
+            Err(_) => refused = true,
+        }
+    }
+    let seen: std::collections::BTreeSet<u8> = read.concat().into_iter().collect();
+    assert!(refused && seen.len() == 1, "another object than the one that was looked at was read: {seen:?}");
 }
