@@ -5,6 +5,7 @@ mod command;
 mod confirm;
 mod context;
 mod cutover;
+mod identify;
 mod input;
 mod lease;
 mod note;
@@ -31,6 +32,7 @@ mod wait;
 use std::sync::Arc;
 
 pub use context::{Context, Sink, SinkMessage, is_loopback};
+pub use identify::{changes_source, identify};
 pub use lease::{give_back, leased_roles};
 
 use futures::future::BoxFuture;

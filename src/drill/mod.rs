@@ -14,7 +14,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::clock::Stamp;
-use crate::event::{Ask, Envelope, Event, FORMAT, Measure, Opening, Pace, Status, Verdict};
+use crate::event::{Ask, Envelope, Event, FORMAT, Identity, Measure, Opening, Pace, Status, Verdict};
 use crate::mutant;
 use crate::runbook::{self, OnFailure, Runbook, Step};
 
@@ -74,6 +74,8 @@ pub struct DrillState {
     pub steps: Vec<StepState>,
     pub variables: BTreeMap<String, serde_json::Value>,
     pub measures: Vec<Measure>,
+    /// Who answered at a system's address, and when that was seen.
+    pub identities: BTreeMap<String, (Moment, Identity)>,
     pub notes: Vec<Note>,
     pub findings: Vec<Finding>,
     pub paused: Option<Moment>,
@@ -137,6 +139,7 @@ impl DrillState {
             declared_reason: None,
             variables,
             measures: Vec::new(),
+            identities: BTreeMap::new(),
             notes: Vec::new(),
             findings: Vec::new(),
             paused: None,
@@ -205,6 +208,9 @@ impl DrillState {
             }
             Event::VariableSet { name, value } => {
                 self.variables.insert(name.clone(), value.clone());
+            }
+            Event::Identified { system, identity } => {
+                self.identities.insert(system.clone(), (at, identity.clone()));
             }
             Event::Measured { measure } => self.measures.push(measure.clone()),
             Event::Note { text, by } => self.notes.push(Note { at, text: text.clone(), by: by.clone() }),

@@ -1,5 +1,7 @@
 //! The one loop. Nothing awaits while it changes the state.
 
+mod look;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use super::lease::give_back;
 use super::redact::redacted;
 use super::resume::cut_off;
 use super::unattended::{Reply, Unattended};
+use look::Looks;
 
 /// Reports that may wait for the driver before attempts are held back.
 const REPORTS: usize = 256;
@@ -90,6 +93,7 @@ pub struct Driver {
     reporter: mpsc::Sender<(usize, Report)>,
     running: BTreeMap<usize, Running>,
     needs_person: Option<(String, String)>,
+    looks: Looks,
 }
 
 /// What an attempt of a step executes.
@@ -141,6 +145,7 @@ impl Driver {
             reporter,
             running: BTreeMap::new(),
             needs_person: None,
+            looks: Looks::default(),
         };
         (driver, handle)
     }
@@ -182,6 +187,7 @@ impl Driver {
 
     async fn turn(&mut self) -> Result<RunEnd, EngineError> {
         self.take_up()?;
+        self.look_around();
         loop {
             self.carry_out()?;
             if let Some(verdict) = self.feed.read(|state| state.finished.map(|(_, verdict)| verdict)) {
@@ -217,6 +223,7 @@ impl Driver {
                         self.report(index, report)?;
                     }
                 }
+                Some(seen) = self.looks.next() => self.seen(seen)?,
                 () = timer => self.end_overdue(),
             }
         }
@@ -267,7 +274,7 @@ impl Driver {
     fn carry_out(&mut self) -> Result<(), EngineError> {
         loop {
             let now = self.elapsed();
-            let effects = self.feed.read(|state| decide(state, now));
+            let effects = self.without_waiting(self.feed.read(|state| decide(state, now)));
             if effects.is_empty() || self.needs_person.is_some() {
                 return Ok(());
             }
@@ -344,7 +351,7 @@ impl Driver {
 
     /// The intent becomes durable, then the attempt starts.
     fn start(&mut self, index: usize, work: Work) -> Result<(), EngineError> {
-        if self.running.contains_key(&index) {
+        if self.running.contains_key(&index) || (work == Work::Step && self.looks_first(index)) {
             return Ok(());
         }
         let now = self.elapsed();
@@ -360,7 +367,7 @@ impl Driver {
             step: step.id.clone(),
             attempt,
             effect_key: effect_key.clone(),
-            target: target.map(|system| format!("{} at {}", system.name, system.address)),
+            target: target.map(|system| guard::fingerprint(&snapshot, system)),
             undo: work == Work::Undo,
             probe: work == Work::Probe,
         })?;

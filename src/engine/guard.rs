@@ -1,7 +1,7 @@
 //! Refusals: what the state does not allow, whoever asks for it.
 
 use crate::drill::{DrillState, StepState, StepStatus};
-use crate::event::{Answer, Ask, Command};
+use crate::event::{Answer, Ask, BoundSystem, Command, Failure, Identity};
 use crate::mutant;
 use crate::runbook::{Step, StepKind};
 
@@ -177,4 +177,96 @@ pub fn with_dependents(state: &DrillState, index: usize) -> Vec<String> {
         .filter(|&i| touched[i] && (i == index || state.steps[i].status != StepStatus::Pending))
         .map(|i| state.runbook.steps[i].id.clone())
         .collect()
+}
+
+/// Whether who answers is who answered before.
+pub struct Recognised {
+    /// What is there now is what later looks are compared with.
+    pub counts_from_now: bool,
+    pub refusal: Option<Failure>,
+}
+
+/// Compares who answers at a system's address with who answered there before. What cannot be known is refused, and so is
+/// another server, always; one that was started again, or where none was, is refused once: a person's retry takes it.
+pub fn recognise(state: &DrillState, system: &str, now: &Identity) -> Recognised {
+    let Some((seen, before)) = state.identities.get(system) else {
+        return Recognised { counts_from_now: true, refusal: None };
+    };
+    let (counts_from_now, refusal) = match (before, now) {
+        // Nothing is there to be harmed; the step says itself what that means for it.
+        (_, Identity::NoServer { .. }) => (false, None),
+        (_, Identity::Unknown { why }) => {
+            let failure = Failure::new(format!("who answers for {system} cannot be told"), why)
+                .now("Nothing was done to it. Bring it to answer, or stop it on its machine, then retry.");
+            (false, Some(failure))
+        }
+        (Identity::Server { facts: before }, Identity::Server { facts }) => {
+            let differs = |name: &&String| before.get(*name) != facts.get(*name);
+            let changed: std::collections::BTreeSet<&String> =
+                before.keys().chain(facts.keys()).filter(differs).collect();
+            let told = |name: &&String| {
+                let value = |facts: &std::collections::BTreeMap<String, String>| {
+                    facts.get(*name).map_or_else(|| "not told".to_owned(), Clone::clone)
+                };
+                format!("{name}: {}, and was {}", value(facts), value(before))
+            };
+            let why = changed.iter().map(told).collect::<Vec<_>>().join("; ");
+            let restarted = changed.iter().all(|name| *name == Identity::STARTED);
+            match changed.is_empty() {
+                true => (false, None),
+                // By the user's own command that fences, or lifts the fence.
+                false if restarted && touched_since(state, system, seen.elapsed) => (true, None),
+                false if restarted => {
+                    let failure = Failure::new(format!("{system} was started again since this drill looked at it"), why)
+                        .now("Nothing was done to it. Find out who did that; retry goes on with the server that answers now.");
+                    (true, Some(failure))
+                }
+                false => {
+                    let failure =
+                        Failure::new(format!("another server answers for {system} than when this drill began"), why)
+                            .now(
+                                "Nothing was done to it. Look what answers at its address. If the service was moved on \
+                             purpose, end this drill and begin another.",
+                            );
+                    (false, Some(failure))
+                }
+            }
+        }
+        (_, Identity::Server { .. }) => {
+            let why = format!("now {}; before {}", now.words(), before.words());
+            let failure = Failure::new(format!("a server answers for {system} that was not there before"), why)
+                .now("Nothing was done to it. If it is the one that is meant, retry: it counts from now on.");
+            (true, Some(failure))
+        }
+    };
+    Recognised { counts_from_now, refusal }
+}
+
+/// A fence of the system was tried or lifted since then.
+fn touched_since(state: &DrillState, system: &str, since: crate::drill::Elapsed) -> bool {
+    state.runbook.steps.iter().zip(&state.steps).any(|(step, progress)| {
+        let role = step.system.as_ref().and_then(|role| state.opening.systems.get(role));
+        matches!(step.kind, StepKind::PostgresFence)
+            && role.is_some_and(|bound| bound.name == system)
+            && progress.attempts.iter().any(|attempt| attempt.started.elapsed >= since)
+    })
+}
+
+/// Whether a step whose start was put off would still be started.
+pub fn still_wants_to_start(state: &DrillState, index: usize) -> bool {
+    let progress = &state.steps[index];
+    state.stopping.is_none()
+        && state.finished.is_none()
+        && progress.ask.is_none()
+        && progress.status != StepStatus::Running
+        && !progress.status.lets_pass()
+}
+
+/// For the intent: what it is for, and who answered there.
+pub fn fingerprint(state: &DrillState, system: &BoundSystem) -> String {
+    let place = format!("{} at {}", system.name, system.address);
+    match state.identities.get(&system.name) {
+        Some((_, identity)) => format!("{place}; {}", identity.words()),
+        None => place,
+    }
 }

@@ -4,7 +4,7 @@
 //! because taking out escapes may have put a secret together. Names that the runbook or the inventory gives (steps,
 //! systems, what is to be typed) stay as they are: the fold works by them.
 
-use crate::event::{Answer, Ask, Event, Failure, Measure, Outcome, Progress, SystemWindow, Window};
+use crate::event::{Answer, Ask, Event, Failure, Identity, Measure, Outcome, Progress, SystemWindow, Window};
 use crate::mutant;
 use crate::secret::Redactor;
 
@@ -35,6 +35,10 @@ pub fn redacted(redactor: &Redactor, mut event: Event) -> Event {
         Event::StepReopened { because, .. } => hide(because),
         Event::VariableSet { value, .. } => *value = redactor.json(value.take()),
         Event::Measured { measure } => redact_measure(redactor, measure),
+        Event::Identified { identity, .. } => match identity {
+            Identity::Server { facts } => facts.values_mut().for_each(hide),
+            Identity::NoServer { why } | Identity::Unknown { why } => hide(why),
+        },
         Event::Note { text, .. } => hide(text),
         Event::Finding { text, owner, due, .. } => {
             hide(text);

@@ -3,6 +3,7 @@
 
 mod ask;
 mod history;
+mod identity;
 mod outcome;
 mod point;
 pub mod u64_text;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use ask::{Answer, Ask, Choice, InputKind, UNATTENDED};
 pub use history::{Deed, History, Rate, Resolved, Suspect, What};
+pub use identity::Identity;
 pub use outcome::{Check, Facts, Failure, Measure, Outcome, Progress, Status, Unit};
 pub use point::{
     AofPoint, AofRange, BaseBackup, Basis, Coverage, Fork, Gap, Lsn, ParseTargetError, RecoveryPoint, RecoveryTarget,
@@ -238,6 +240,11 @@ pub enum Event {
         outcome: Box<Outcome>,
         output: Option<BlobRef>,
     },
+    /// Who answers at a system's address: as it was first seen, and whenever that may count from now on.
+    Identified {
+        system: String,
+        identity: Identity,
+    },
     /// A retry will start after `after_ms`.
     RetryScheduled {
         step: String,
@@ -326,6 +333,7 @@ impl Event {
             Self::StepReopened { step, .. } => ("step reopened", Some(step)),
             Self::StepInDoubt { step, .. } => ("step in doubt", Some(step)),
             Self::VariableSet { .. } => ("variable set", None),
+            Self::Identified { .. } => ("identified", None),
             Self::Measured { .. } => ("measured", None),
             Self::Note { .. } => ("note", None),
             Self::Finding { .. } => ("finding", None),

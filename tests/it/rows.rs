@@ -128,6 +128,8 @@ mutants! {
     a_twin_at_the_address: "row_02_a_twin" without "2" ("the data directory, asked for again") says "another server was promoted";
     a_stranger_at_the_address: "row_02_another_cluster" without "2b" ("the cluster that the backups are of")
         says "another cluster was fenced";
+    a_server_that_was_swapped: "row_02_a_server_swapped" without "2c" ("who answers, asked again before the intent")
+        says "the server in its place was fenced";
     a_time_in_whichever_zone: "row_03_a_time" without "3" ("the offset that is mandatory") says "was taken for a moment";
     a_recovery_that_nobody_compares: "row_03_what" without "3b" ("the comparison with the WAL")
         says "passed in silence";

@@ -1,10 +1,14 @@
 //! Which server this is. The system identifier alone does not say: a clone shares it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tokio_postgres::Client;
 
+use super::connect::Url;
 use super::error::PgError;
+use crate::event;
+use crate::secret::Secret;
 
 /// A server's identity, by SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,4 +79,38 @@ impl Identity {
             self.version, self.system_identifier, self.timeline, self.address
         )
     }
+}
+
+/// Who answers at this URL.
+pub async fn identify(url: &Secret) -> event::Identity {
+    match facts(url).await {
+        Ok(facts) => event::Identity::Server { facts },
+        Err(error @ PgError::Refused { .. }) => event::Identity::NoServer { why: error.to_string() },
+        Err(error) => event::Identity::Unknown { why: error.to_string() },
+    }
+}
+
+async fn facts(url: &Secret) -> Result<BTreeMap<String, String>, PgError> {
+    let url = Url::parse(url)?;
+    let client = url.connect().await?;
+    let identity = Identity::read(&client, &url.address()).await?;
+    let row = client
+        .query_one(
+            "select to_char(pg_postmaster_start_time() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US UTC'),
+                    coalesce(host(inet_server_addr()), 'a socket'), current_setting('port')",
+            &[],
+        )
+        .await
+        .map_err(|error| PgError::sql("asking the server since when it runs", &error))?;
+    let directory = identity.data_directory.map(|path| path.display().to_string());
+    let facts = [
+        ("address", identity.address),
+        ("data directory", directory.unwrap_or_else(|| "not told to this role".to_owned())),
+        ("listens at", format!("{}:{}", row.get::<_, &str>(1), row.get::<_, &str>(2))),
+        (event::Identity::STARTED, row.get(0)),
+        ("system identifier", identity.system_identifier.to_string()),
+        ("takes writes", (!identity.in_recovery).to_string()),
+        ("timeline", identity.timeline.to_string()),
+    ];
+    Ok(facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }

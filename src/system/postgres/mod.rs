@@ -31,7 +31,7 @@ pub use connect::{TIMEOUT, Url, address, connect};
 pub use control::{ControlData, Floor, programs};
 pub use error::PgError;
 pub use fence::{Evidence, Fence, How, prove_fenced, unfence};
-pub use identity::Identity;
+pub use identity::{Identity, identify};
 pub use names::Names;
 pub use promote::{Promote, Promoted, Proof};
 pub use query::{Answer, Query, query};

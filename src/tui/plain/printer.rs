@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use chrono::FixedOffset;
 
-use crate::drill::{DrillState, Elapsed};
-use crate::event::{Envelope, Event, Failure, Line, Outcome, Pace, Progress, Status, Stream, UNATTENDED, Verdict};
+use crate::drill::{DrillState, Elapsed, StepStatus};
+use crate::event::{Ask, Envelope, Event, Failure, Line, Outcome, Pace, Progress, Status, Stream, UNATTENDED, Verdict};
 
 use super::super::format;
 use super::super::text::{clean, twin};
@@ -53,7 +53,14 @@ impl Printer {
             Event::EngineStarted { operator, host, .. } => {
                 vec![format!("▲ taken up again by {operator} on {host}")]
             }
-            Event::Asked { .. } | Event::VariableSet { .. } => Vec::new(),
+            // Refused before it began; what failed has told its failure already.
+            Event::Asked { step, ask } => match &**ask {
+                Ask::AfterFailure { failure } if !has_failed(state, step) => {
+                    failure_lines(&title(state, step), failure, "")
+                }
+                _ => Vec::new(),
+            },
+            Event::VariableSet { .. } => Vec::new(),
             Event::Answered { step, answer, by } => {
                 let (title, said) = (title(state, step), said(answer));
                 vec![match by.strip_prefix(UNATTENDED) {
@@ -87,6 +94,7 @@ impl Printer {
                 vec![format!("○ {}: to be done again: {because}", title(state, step))]
             }
             Event::StepInDoubt { step, why, .. } => vec![format!("▲ {}: in doubt: {why}", title(state, step))],
+            Event::Identified { system, identity } => vec![format!("  {system} is {}", identity.words())],
             Event::Measured { measure } => measured(measure),
             Event::Note { text, by } => vec![format!("  note by {by}: {text}")],
             Event::Finding { text, by, .. } => vec![format!("  finding by {by}: {text}")],
@@ -208,6 +216,10 @@ fn finished(state: &DrillState, step: &str, outcome: &Outcome) -> Vec<String> {
 }
 
 /// What failed, why in the error's own words, what to do.
+fn has_failed(state: &DrillState, step: &str) -> bool {
+    state.step(step).is_some_and(|(_, progress)| progress.status == StepStatus::Failed)
+}
+
 pub(super) fn failure_lines(name: &str, failure: &Failure, took: &str) -> Vec<String> {
     let mut lines = vec![format!("✗ {name}: {}{took}", failure.what)];
     if !failure.why.is_empty() {
