@@ -26,7 +26,10 @@ pub use words::{Argv, Id, Lasting, Name, Scalar, Text, is_id, is_name};
 pub const FORMAT: u32 = 1;
 
 /// A file of at most this many bytes is read; nobody writes a longer one by hand.
-const LONGEST: u64 = 4 << 20;
+const LONGEST: u64 = 1 << 20;
+
+/// Entries of a list or table of a file. The checks of meaning hold every step against every other.
+const MOST_ENTRIES: usize = 1_000;
 
 /// A file under examination: what could be read of it, and what is wrong with it so far.
 pub struct Document {

@@ -1,5 +1,6 @@
 //! A TOML file as a tree in which everything knows its place. It does not print: a file may hold what it should not.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use indexmap::IndexMap;
@@ -159,22 +160,21 @@ impl<'a> Place<'a> {
 /// Parses TOML; what cannot be read is said in `problems`, all of it.
 pub fn parse(source: &str, problems: &mut Problems) -> Node {
     let (table, errors) = DeTable::parse_recoverable(source);
-    let mut lines = Vec::new();
+    let starts: Vec<usize> = std::iter::once(0).chain(source.match_indices('\n').map(|(at, _)| at + 1)).collect();
+    let mut lines = BTreeSet::new();
     for error in errors {
         // What follows on the same line is an echo of the first complaint.
-        let line = error.span().map(|span| source[..span.start.min(source.len())].matches('\n').count());
-        if line.is_some() && lines.contains(&line) {
+        let line = error.span().map(|span| starts.partition_point(|start| *start <= span.start).saturating_sub(1));
+        if line.is_some_and(|line| !lines.insert(line)) {
             continue;
         }
-        lines.push(line);
-        let hint = syntax_hint(error.message(), source, line.unwrap_or(0));
-        problems.error(error.span(), error.message().to_owned()).hint(hint);
+        let text = source[starts[line.unwrap_or(0)]..].lines().next().unwrap_or_default();
+        problems.error(error.span(), error.message().to_owned()).hint(syntax_hint(error.message(), text));
     }
     convert_table(&table.span(), table.get_ref(), problems)
 }
 
-fn syntax_hint(message: &str, source: &str, line: usize) -> &'static str {
-    let line = source.lines().nth(line).unwrap_or("");
+fn syntax_hint(message: &str, line: &str) -> &'static str {
     let value = line.split_once('=').map_or("", |(_, value)| value.trim());
     if message.contains("duplicate key") {
         "a key may stand once in a table; a second `[table]` of the same name is the same table"

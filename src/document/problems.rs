@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, ThemeCharacters, ThemeStyles,
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode,
+    SourceSpan, SpanContents, ThemeCharacters, ThemeStyles,
 };
 use serde::Serialize;
 
@@ -49,8 +50,11 @@ impl Problem {
     }
 }
 
-/// All problems of one file; in JSON `{ file, problems: [{ severity, message, hint, line, column }] }`. Passwords in URLs
-/// are masked wherever the file's words are repeated.
+/// Nobody reads on; the rest is counted. A file made of complaints must not take hours.
+const MOST: usize = 200;
+
+/// The problems of one file; in JSON `{ file, problems: [{ severity, message, hint, line, column }], unlisted }`. Passwords
+/// in URLs are masked wherever the file's words are repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problems {
     /// The file's name as the user gave it.
@@ -60,6 +64,17 @@ pub struct Problems {
     pub source: Arc<str>,
     #[serde(rename = "problems")]
     pub list: Vec<Problem>,
+    /// Errors and warnings that were found when the list was full.
+    pub unlisted: Unlisted,
+    /// The newest of them.
+    #[serde(skip)]
+    spare: Option<Box<Problem>>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Unlisted {
+    pub errors: usize,
+    pub warnings: usize,
 }
 
 /// How problems are drawn.
@@ -80,7 +95,13 @@ impl Default for Look {
 
 impl Problems {
     pub fn new(file: &str, source: &str) -> Self {
-        Self { file: file.to_owned(), source: mask_passwords(source).into(), list: Vec::new() }
+        Self {
+            file: file.to_owned(),
+            source: mask_passwords(source).into(),
+            list: Vec::new(),
+            unlisted: Unlisted::default(),
+            spare: None,
+        }
     }
 
     pub fn error(&mut self, span: Option<Range<usize>>, message: impl Into<String>) -> &mut Problem {
@@ -91,7 +112,20 @@ impl Problems {
         self.add(Severity::Warning, span, message.into())
     }
 
+    /// What comes now is only counted.
+    pub fn is_full(&self) -> bool {
+        self.list.len() >= MOST
+    }
+
     fn add(&mut self, severity: Severity, span: Option<Range<usize>>, message: String) -> &mut Problem {
+        if self.is_full() {
+            match severity {
+                Severity::Error => self.unlisted.errors += 1,
+                Severity::Warning => self.unlisted.warnings += 1,
+            }
+            let problem = Problem { severity, message, hint: None, line: None, column: None, span: None };
+            return self.spare.insert(problem.into());
+        }
         let span = span.map(|span| self.visible(span));
         let (line, column) = match &span {
             Some(span) => {
@@ -130,11 +164,11 @@ impl Problems {
     }
 
     pub fn errors(&self) -> usize {
-        self.of(Severity::Error)
+        self.of(Severity::Error) + self.unlisted.errors
     }
 
     pub fn warnings(&self) -> usize {
-        self.of(Severity::Warning)
+        self.of(Severity::Warning) + self.unlisted.warnings
     }
 
     fn of(&self, severity: Severity) -> usize {
@@ -158,10 +192,9 @@ impl Problems {
             .with_links(false)
             .with_context_lines(1)
             .without_syntax_highlighting();
-        let source = NamedSource::new(&self.file, self.source.clone());
         let mut out = String::new();
         for problem in &self.list {
-            let report = Report { problem, source: &source };
+            let report = Report { problem, around: Around { problems: self, problem } };
             // Writing into a string fails only when the source cannot be read, and then the message alone must do.
             if handler.render_report(&mut out, &report).is_err() {
                 out.push_str(&format!("{report}\n"));
@@ -182,9 +215,13 @@ impl Problems {
         };
         let parts: Vec<_> =
             [part(self.errors(), "error"), part(self.warnings(), "warning")].into_iter().flatten().collect();
+        let listed = match self.unlisted == Unlisted::default() {
+            true => String::new(),
+            false => format!("; {} of them are listed", self.list.len()),
+        };
         match parts.is_empty() {
             true => format!("{}: no problems", self.file),
-            false => format!("{}: {}", self.file, parts.join(", ")),
+            false => format!("{}: {}{listed}", self.file, parts.join(", ")),
         }
     }
 }
@@ -200,7 +237,40 @@ impl std::error::Error for Problems {}
 /// One problem as miette sees it.
 struct Report<'a> {
     problem: &'a Problem,
-    source: &'a NamedSource<Arc<str>>,
+    around: Around<'a>,
+}
+
+/// The lines around a problem: miette reads a source from its beginning, for every problem and several times.
+struct Around<'a> {
+    problems: &'a Problems,
+    problem: &'a Problem,
+}
+
+impl SourceCode for Around<'_> {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let source = &*self.problems.source;
+        let start = span.offset().min(source.len());
+        let ends = source.as_bytes()[..start].iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+        let ends: Vec<usize> = ends.map(|(at, _)| at).take(before + 1).collect();
+        let from = ends.get(before).map_or(0, |end| end + 1);
+        let lines = ends.len().min(before);
+        let inner = (start - from, span.len()).into();
+        let found = SourceCode::read_span(&source.as_bytes()[from..], &inner, before, after)?;
+        let earlier = self.problem.line.unwrap_or(1).saturating_sub(1 + lines);
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.problems.file.clone(),
+            found.data(),
+            (found.span().offset() + from, found.span().len()).into(),
+            found.line() + earlier,
+            found.column(),
+            found.line_count() + earlier,
+        )))
+    }
 }
 
 impl fmt::Debug for Report<'_> {
@@ -230,7 +300,7 @@ impl Diagnostic for Report<'_> {
     }
 
     fn source_code(&self) -> Option<&dyn miette::SourceCode> {
-        self.problem.span.as_ref().map(|_| self.source as _)
+        self.problem.span.as_ref().map(|_| &self.around as _)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -247,9 +317,15 @@ fn mask_passwords(source: &str) -> String {
         let rest = &source[from..];
         from + rest.find(|c: char| c == '\n' || ends.contains(&c)).unwrap_or(rest.len())
     };
+    let mut done = 0;
     for (at, found) in source.match_indices("://") {
+        // Within an URL that was looked at: what follows its first colon is masked already.
+        if at < done {
+            continue;
+        }
         let begin = at + found.len();
-        let text = &source[begin..until(begin, &[' ', '\t', '\'', '"', '`'])];
+        done = until(begin, &[' ', '\t', '\'', '"', '`']);
+        let text = &source[begin..done];
         if let (Some(colon), Some(host)) = (text.find(':'), text.rfind('@'))
             && colon < host
         {
@@ -257,9 +333,13 @@ fn mask_passwords(source: &str) -> String {
         }
     }
     // Who knows the address of such a hook may post.
+    done = 0;
     for (at, found) in source.match_indices("//hooks.slack.com/") {
         let begin = at + found.len();
-        out[begin..until(begin, &[' ', '\t', '\'', '"'])].fill(b'*');
+        if begin >= done {
+            done = until(begin, &[' ', '\t', '\'', '"']);
+            out[begin..done].fill(b'*');
+        }
     }
     let lower = source.to_ascii_lowercase();
     let words = [
@@ -272,17 +352,25 @@ fn mask_passwords(source: &str) -> String {
         "routing_key",
         "authorization",
     ];
-    for (at, found) in words.iter().flat_map(|word| lower.match_indices(word)) {
-        let rest = &source[at + found.len()..];
-        let value = rest.trim_start_matches([' ', '\t']);
-        let Some(value) = value.strip_prefix('=') else { continue };
-        let value = value.trim_start_matches([' ', '\t']);
-        let begin = source.len() - value.len();
-        match value.chars().next() {
-            // Where to find it.
-            Some('{') => {}
-            Some(quote @ ('"' | '\'')) => out[begin + 1..until(begin + 1, &[quote])].fill(b'*'),
-            _ => out[begin..until(begin, &[' ', '\t', '&', '\'', '"'])].fill(b'*'),
+    for word in words {
+        let mut done = 0;
+        for (at, found) in lower.match_indices(word) {
+            let rest = &source[at + found.len()..];
+            let value = rest.trim_start_matches([' ', '\t']);
+            let Some(value) = value.strip_prefix('=') else { continue };
+            let value = value.trim_start_matches([' ', '\t']);
+            let begin = source.len() - value.len();
+            match value.chars().next() {
+                // Where to find it.
+                Some('{') => {}
+                Some(quote @ ('"' | '\'')) => out[begin + 1..until(begin + 1, &[quote])].fill(b'*'),
+                // Within a value that is masked already.
+                _ if begin < done => {}
+                _ => {
+                    done = until(begin, &[' ', '\t', '&', '\'', '"']);
+                    out[begin..done].fill(b'*');
+                }
+            }
         }
     }
     String::from_utf8(out).expect("whole characters were replaced by ASCII")
@@ -309,6 +397,44 @@ mod tests {
         }
         let innocent = "http://127.0.0.1:8080/health passwords are = \"here\", a: b@c secret_key = { env = \"X\" }";
         assert_eq!(mask_passwords(innocent), innocent);
+    }
+
+    #[test]
+    fn a_file_made_of_complaints_is_answered_and_not_worked_on_for_hours() {
+        let mut problems = Problems::new("f", &"x\n".repeat(100_000));
+        for line in 0..100_000 {
+            problems.error(Some(2 * line..2 * line + 1), "no").hint("yes");
+        }
+        problems.warning(None, "odd");
+        assert_eq!((problems.errors(), problems.warnings(), problems.list.len()), (100_000, 1, MOST));
+        assert!(problems.has_errors());
+        let said = problems.render(&Look::default());
+        assert!(said.ends_with("f: 100000 errors, 1 warning; 200 of them are listed\n"), "{said}");
+        for one in ["a://b:c@", "password=", "password = \"", "://"] {
+            assert_eq!(mask_passwords(&one.repeat(100_000)).len(), one.len() * 100_000);
+        }
+    }
+
+    #[test]
+    fn the_lines_around_a_problem_are_those_of_the_file() {
+        let source = "a = 1\nb = 2\nc = x\nd = 4\ne = 5";
+        let whole = miette::NamedSource::new("f", source);
+        for start in 0..source.len() {
+            let mut problems = Problems::new("f", source);
+            problems.error(Some(start..start + 1), "x");
+            let around = Around { problems: &problems, problem: &problems.list[0] };
+            let span = problems.list[0].span.clone().map(|span| (span.start, span.len()).into()).unwrap();
+            for (before, after) in [(0, 0), (1, 1), (2, 1), (9, 9)] {
+                let [ours, miettes] =
+                    [&around as &dyn SourceCode, &whole].map(|source| source.read_span(&span, before, after).unwrap());
+                assert_eq!(ours.data(), miettes.data());
+                assert_eq!(ours.span(), miettes.span());
+                assert_eq!(
+                    (ours.line(), ours.column(), ours.name()),
+                    (miettes.line(), miettes.column(), miettes.name())
+                );
+            }
+        }
     }
 
     #[test]

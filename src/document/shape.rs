@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 use super::node::{Entry, Node, Value};
 use super::suggest::{closest, list, slug};
 use super::words::{Lasting, is_id, is_name};
-use super::{FORMAT, Problems};
+use super::{FORMAT, MOST_ENTRIES, Problems};
 
 type Schema = Map<String, Json>;
 
@@ -160,11 +160,23 @@ impl<'a> Walk<'a> {
             self.problems.error(Some(span), format!("{what} is empty")).hint_if(hint);
             return false;
         }
+        if self.is_too_long(items.len(), span, what) {
+            return false;
+        }
         if let Some(inner) = schema.get("items") {
             let what = format!("an item of {what}");
             items.retain_mut(|item| self.visit(inner, item, &what));
         }
         true
+    }
+
+    fn is_too_long(&mut self, entries: usize, span: Range<usize>, what: &str) -> bool {
+        if entries > MOST_ENTRIES {
+            self.problems
+                .error(Some(span), format!("{what} has {entries} entries; at most {MOST_ENTRIES} are read"))
+                .hint("is it the right file? Split it, or let a script do the rest");
+        }
+        entries > MOST_ENTRIES
     }
 
     /// Which of several tables is meant: by a key that each declares with a constant of its own, else by the one key
@@ -230,6 +242,9 @@ impl<'a> Walk<'a> {
         let least = schema.get("minProperties").and_then(Json::as_u64).unwrap_or(0);
         if (entries.len() as u64) < least {
             self.problems.error(Some(span), format!("{what} is empty"));
+            return false;
+        }
+        if self.is_too_long(entries.len(), span.clone(), what) {
             return false;
         }
         let mut usable = true;

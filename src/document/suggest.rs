@@ -3,10 +3,14 @@
 /// The candidate that was probably meant, if any comes close enough.
 pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
+    let length = lower.chars().count();
+    let near = |candidate: &str| candidate.chars().count().max(3) / 3;
     candidates
         .into_iter()
+        // A word costs its length times the candidate's to compare; most are out of the question by their length alone.
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= near(candidate))
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.chars().count().max(3) / 3)
+        .filter(|(distance, candidate)| *distance <= near(candidate))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -18,10 +18,24 @@ use crate::document::{Document, Place, Problems, closest, list};
 pub fn build(mut document: Document, source: &str) -> (Option<Runbook>, Problems) {
     let file: Option<raw::File> = document.raw();
     let mut problems = std::mem::replace(&mut document.problems, Problems::new("", ""));
+    let file = file.filter(|file| !has_too_many_steps(file, &mut problems));
     let runbook = file.map(|file| check(file, &document, source, &mut problems));
     problems.sort();
     let runbook = runbook.filter(|_| !problems.has_errors());
     (runbook, problems)
+}
+
+/// Each waits for every step before it unless it says otherwise.
+const MOST_STEPS: usize = 1_000;
+
+fn has_too_many_steps(file: &raw::File, problems: &mut Problems) -> bool {
+    let steps: usize = file.phases.iter().map(|phase| phase.steps.len()).sum();
+    if steps > MOST_STEPS {
+        problems
+            .error(None, format!("this runbook has {steps} steps; at most {MOST_STEPS} are read"))
+            .hint("nobody follows so many; let a script do what a script can");
+    }
+    steps > MOST_STEPS
 }
 
 /// What the checks of one step may look at.

@@ -145,3 +145,39 @@ fn a_barrier_waits_for_every_earlier_phase() {
     assert_eq!([after("b"), after("c"), after("d")], [vec![], vec![], vec![0]]);
     assert_eq!([after("e"), after("f")], [vec![0, 1, 2, 3], vec![0, 1, 2, 3, 4]]);
 }
+
+/// A journal of someone else holds a runbook of any size: every one is answered, and none takes hours or all memory.
+#[test]
+fn a_runbook_made_to_be_endless_is_refused() {
+    let head = "format = 1\nid = \"a\"\ntitle = \"a\"\n";
+    let many = |piece: &str| piece.repeat(300_000 / piece.len());
+    let numbered = |before: &str, after: &str| -> String {
+        (0..20_000).map(|number| format!("{before}{number}{after}")).collect()
+    };
+    let step = "[[phases.steps]]\nid = \"a\"\ntitle = \"a\"\ndo = \"note\"\n";
+    let phase = format!("[[phases]]\ntitle = \"a\"\n{}", step.repeat(5));
+    for (why, text) in [
+        ("at most 1000 are read", format!("{head}[[phases]]\ntitle = \"a\"\n{}", many(step))),
+        ("this runbook has 2000 steps; at most 1000", format!("{head}{}", phase.repeat(400))),
+        ("at most 1000 are read", format!("{head}{}", numbered("[variables.a", "]\n"))),
+        ("errors; 200 of them are listed", many("]\n")),
+        (
+            "this runbook has 20003 entries",
+            format!(
+                "{head}{}",
+                numbered(
+                    "[[a", "]]
+"
+                )
+            ),
+        ),
+        ("unknown key", format!("{head}{} = 1\n", many("titel"))),
+        ("", format!("{head}a = {}", many("["))),
+        ("", many("a.")),
+        ("", format!("{head}a = \"{}\"\n", many("postgres://a:b@"))),
+        ("", format!("{head}a = {}", many("password="))),
+    ] {
+        let problems = parse(&text, "endless.toml").unwrap_err().to_string();
+        assert!(problems.contains(why), "{why}: {problems}");
+    }
+}
