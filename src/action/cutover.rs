@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
+use tokio::net::TcpStream;
 
 use crate::event::{Failure, Outcome};
 use crate::inventory::{Connections, Reload};
@@ -18,6 +19,9 @@ use super::{
 
 /// How long the application may take to answer a reload.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a restored server may take to accept a connection.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// `cutover.connections`: the file from which an application reads its connections is replaced whole, and the
 /// application is told. The way back is the file as it was, kept beside it.
@@ -62,6 +66,7 @@ impl Cutover {
             let Some(system) = context.system(role) else { continue };
             let (host, port) = context.restored_address(system)?;
             context.lease_or_ask(system).await?;
+            answers(&system.name, (&host, port), context).await?;
             for (key, _) in connections.keys.iter().filter(|(_, name)| **name == system.name) {
                 let (changed, was) = replace(&after, key, &host, port).map_err(&failed)?;
                 after = changed;
@@ -112,6 +117,20 @@ impl Cutover {
 fn kept(connections: &Connections, context: &Context) -> PathBuf {
     let name = connections.file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     connections.file.with_file_name(format!("{name}.before-{}", context.drill))
+}
+
+/// Nothing is pointed at a server that is dead: an application that waits for it writes into the next restore of it while
+/// that is under way.
+async fn answers(name: &str, (host, port): (&str, u16), context: &Context) -> Result<(), Failure> {
+    let connected = tokio::select! {
+        connected = TcpStream::connect((host, port)) => connected.map(drop).map_err(|error| error.to_string()),
+        () = context.clock.sleep(ANSWER) => Err(format!("no answer within {} s", ANSWER.as_secs())),
+        () = context.cancel.cancelled() => return Err(Failure::new(cancelled().summary, "cancelled")),
+    };
+    connected.map_err(|why| {
+        Failure::new(format!("the restored {name} does not answer at {host}:{port}"), why)
+            .now("No connection was changed. Restore it again: retry the step that restored it.")
+    })
 }
 
 /// Tells the application. The outer error is that this step was ended.
