@@ -65,6 +65,7 @@ pub struct Problems {
     #[serde(rename = "problems")]
     pub list: Vec<Problem>,
     /// Errors and warnings that were found when the list was full.
+    #[serde(skip_serializing_if = "Unlisted::is_empty")]
     pub unlisted: Unlisted,
     /// The newest of them.
     #[serde(skip)]
@@ -75,6 +76,12 @@ pub struct Problems {
 pub struct Unlisted {
     pub errors: usize,
     pub warnings: usize,
+}
+
+impl Unlisted {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How problems are drawn.
@@ -215,7 +222,7 @@ impl Problems {
         };
         let parts: Vec<_> =
             [part(self.errors(), "error"), part(self.warnings(), "warning")].into_iter().flatten().collect();
-        let listed = match self.unlisted == Unlisted::default() {
+        let listed = match self.unlisted.is_empty() {
             true => String::new(),
             false => format!("; {} of them are listed", self.list.len()),
         };
