@@ -28,6 +28,7 @@
 //! | 6 | [`system`] | PostgreSQL and Redis: identity, backup, restore, recover, check |
 //! | 7 | [`recovery`] | the recovery window over all systems, and the plan for a target |
 //! | 8 | [`action`] | one file a step kind |
+//! | 8 | [`metrics`] | numbers for Prometheus, alert rules, a dashboard; what of it is alarming |
 //! | 9 | [`engine`] | `decide`, the driver, the guard, resume; the socket by which views come and go |
 //! | 9 | [`replay`] | paces a journal |
 //! | 9 | [`report`] | a fold over the journal → Markdown, HTML, JSON; sign, verify |
@@ -59,6 +60,7 @@ pub mod event;
 pub mod history;
 pub mod inventory;
 pub mod journal;
+pub mod metrics;
 pub mod mutant;
 pub mod notify;
 pub mod process;

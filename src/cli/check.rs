@@ -6,10 +6,13 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{CliError, Kind, Result};
-use super::{paths, runtime};
+use super::notify::tell;
+use super::{Global, Session, paths, runtime};
 use crate::clock;
 use crate::event::Failure;
 use crate::inventory::{self, Inventory};
+use crate::metrics;
+use crate::notify::Alert;
 use crate::recovery::health::{Fact, Health, Judgement, SystemHealth, health};
 use crate::recovery::proof::{Prove, Tested};
 
@@ -30,12 +33,15 @@ pub struct Args {
     /// beside the backup
     #[arg(long)]
     proof: bool,
+    /// Tell the inventory's sinks what is wrong, once, and what is no longer wrong
+    #[arg(long, conflicts_with = "systems")]
+    notify: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(global: &Global, args: Args) -> Result<ExitCode> {
     let inventory = inventory::load(&paths::inventory(args.inventory.as_deref())?)?;
     let systems = chosen(&inventory, args.systems)?;
     let runtime = runtime()?;
@@ -58,7 +64,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         false => print(&found),
     }
+    if args.notify {
+        let session = Session::begin(global)?;
+        let alerts = metrics::alerts(&found);
+        runtime.block_on(tell(&session, &inventory, "check", &alerts))?;
+        // A look without a proof does not know that a failed proof is over.
+        if args.proof {
+            let alerts: Vec<Alert> = proofs.iter().filter_map(|proof| alert_of(proof, &inventory)).collect();
+            runtime.block_on(tell(&session, &inventory, "proof", &alerts))?;
+        }
+    }
     Ok(ExitCode::from(code))
+}
+
+fn alert_of(proof: &Proof, inventory: &Inventory) -> Option<Alert> {
+    let system = inventory.systems.get(&proof.system)?;
+    Some(metrics::of_proof(system, &inventory.service, proof.failure.clone()?))
 }
 
 /// What a proof came to.

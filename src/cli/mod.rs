@@ -16,6 +16,7 @@ mod interrupt;
 mod lint;
 mod live;
 mod logging;
+mod metrics;
 mod notify;
 mod paths;
 mod points;
@@ -101,6 +102,10 @@ enum Command {
     Points(points::Args),
     /// Could we restore right now? Age of the backups, WAL, manifests, retention
     Check(check::Args),
+    /// Numbers for Prometheus: backups, WAL, jobs, drills; alert rules, a dashboard
+    Metrics(metrics::Args),
+    /// Serve them to Prometheus
+    ServeMetrics(metrics::ServeArgs),
     /// Send a test to the sinks of the inventory
     Notify(notify::Args),
     /// Check runbooks and inventories
@@ -161,7 +166,9 @@ fn dispatch(cli: Cli) -> std::result::Result<ExitCode, (CliError, bool)> {
         Some(Command::Sign(args)) => plain(evidence::sign(&global, args)),
         Some(Command::Verify(args)) => with_json(args.json, |_| evidence::verify(&global, args)),
         Some(Command::Points(args)) => with_json(args.json, |_| points::run(&global, args)),
-        Some(Command::Check(args)) => with_json(args.json, |_| check::run(args)),
+        Some(Command::Check(args)) => with_json(args.json, |_| check::run(&global, args)),
+        Some(Command::Metrics(args)) => plain(metrics::run(&global, args)),
+        Some(Command::ServeMetrics(args)) => plain(metrics::serve(&global, args)),
         Some(Command::Notify(args)) => with_json(args.json(), |_| notify::run(args)),
         Some(Command::Lint(args)) => with_json(args.json, |_| lint::lint(args)),
         Some(Command::Schema(args)) => plain(lint::schema(args)),

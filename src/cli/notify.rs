@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use futures::future::join_all;
 
-use super::error::{CliError, Result};
-use super::{paths, runtime};
+use super::error::{CliError, Kind, Result};
+use super::{Session, paths, runtime};
+use crate::clock;
 use crate::document::{closest, list};
 use crate::event::Failure;
 use crate::inventory::{self, Inventory, NotifySink};
-use crate::notify::{Alert, Delivery, Message, Status, deliver};
+use crate::notify::{self, Alert, Delivery, Message, Status, deliver};
 use crate::secret::Redactor;
 
 #[derive(Debug, clap::Args)]
@@ -63,10 +64,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 fn chosen<'a>(inventory: &'a Inventory, names: &[String]) -> Result<Vec<&'a NotifySink>> {
     let known = || inventory.notify.keys().map(String::as_str);
     if inventory.notify.is_empty() {
-        let failure = Failure::new("there is nobody to tell", "the inventory has no sink").now(
-            "Add one: [notify.oncall] with kind = \"slack\", \"email\", \"pagerduty\", \"webhook\" or \"command\".",
-        );
-        return Err(CliError::usage(failure));
+        return Err(nobody());
     }
     if names.is_empty() {
         return Ok(inventory.notify.values().collect());
@@ -98,6 +96,29 @@ async fn test(inventory: &Inventory, sink: &NotifySink, redactor: &Redactor) -> 
     let over = Message { status: Status::Resolved, ..message };
     let failure = deliver(sink, &over, &hidden, redactor).await.failure;
     Delivery { failure: failure.map(|failure| failure.fails("the test arrived and stays open")), ..delivery }
+}
+
+/// Tells the sinks what `source` sees, and says on standard error what they did not take: an error then, as whoever relies on
+/// being told would wait in vain.
+pub async fn tell(session: &Session, inventory: &Inventory, source: &str, alerts: &[Alert]) -> Result<()> {
+    if inventory.notify.is_empty() {
+        return Err(nobody());
+    }
+    let sent = notify::tell(&session.state, inventory, source, alerts, clock::wall_now(), &session.redactor).await;
+    let failures: Vec<Failure> =
+        sent.map_err(CliError::failed)?.into_iter().filter_map(|delivery| delivery.failure).collect();
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(CliError { kind: Kind::Failed, failures, problems: None }),
+    }
+}
+
+fn nobody() -> CliError {
+    CliError::usage(
+        Failure::new("there is nobody to tell", "the inventory has no sink").now(
+            "Add one: [notify.oncall] with kind = \"slack\", \"email\", \"pagerduty\", \"webhook\" or \"command\".",
+        ),
+    )
 }
 
 fn say(delivery: &Delivery) {

@@ -7,12 +7,17 @@ use std::process::ExitCode;
 use super::attach::{self, Keep};
 use super::error::{CliError, Result};
 use super::live::{Beside, Live, Outlet};
+use super::notify::tell;
 use super::setup::Setup;
 use super::{Global, Session, paths, runtime};
 use crate::clock;
 use crate::engine::{Opening, Unattended};
 use crate::event::{Failure, Mode};
+use crate::history;
+use crate::inventory::Inventory;
 use crate::journal::DrillDir;
+use crate::metrics;
+use crate::notify::Alert;
 use crate::recovery::prune::prunable;
 use crate::runbook::{OnFailure, Runbook, StepKind};
 
@@ -48,6 +53,9 @@ pub struct Args {
     /// Print one JSON object as the last line
     #[arg(long)]
     pub json: bool,
+    /// Tell the inventory's sinks when it fails, and when it succeeds again
+    #[arg(long, requires = "headless")]
+    pub notify: bool,
     /// Sign the report with this SSH key at the end
     #[arg(long, value_name = "FILE")]
     pub sign_key: Option<PathBuf>,
@@ -136,7 +144,20 @@ pub fn run(global: &Global, args: Args, json: bool) -> Result<ExitCode> {
     let dir = DrillDir::new(&session.state, &drill);
     let outlet = Outlet { json, sign_key: args.sign_key, reason: args.reason };
     let runtime = runtime()?;
-    runtime.block_on(async { begin(global, &session, opening, (dir, drill), outlet).await })
+    let inventory = args.notify.then(|| opening.inventory.clone());
+    runtime.block_on(async {
+        let code = begin(global, &session, opening, (dir.clone(), drill), outlet).await;
+        let Some(inventory) = inventory else { return code };
+        // What became of the run is said first, whoever else can be told.
+        let told = tell_outcome(&session, &inventory, &dir).await;
+        code.and_then(|code| told.map(|()| code))
+    })
+}
+
+async fn tell_outcome(session: &Session, inventory: &Inventory, dir: &DrillDir) -> Result<()> {
+    let run = history::run(dir).map_err(CliError::failed)?;
+    let alerts: Vec<Alert> = metrics::of_run(&run).into_iter().collect();
+    tell(session, inventory, &format!("run {}", run.runbook), &alerts).await
 }
 
 /// Opens the drill, and runs it where its engine belongs.

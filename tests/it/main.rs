@@ -9,6 +9,7 @@ mod drill;
 mod history;
 mod invalid_files;
 mod kills;
+mod metrics;
 mod notify;
 mod orders;
 mod points;

@@ -342,3 +342,75 @@ async fn a_step_tells_a_sink_by_name() {
         assert!(!text(&std::fs::read(path).unwrap()).contains(SECRET), "{} holds the secret", path.display());
     }
 }
+
+/// An inventory with one system whose bucket is a directory, and one sink.
+fn with_a_system(directory: &Path, web: &Web) {
+    write(
+        directory,
+        &format!(
+            "[notify.hook]\nkind = \"webhook\"\nurl = \"{}/hook\"\npatience = \"1s\"\n\
+             [stores.backups]\nurl = \"file://{}/bucket\"\n[systems.cache]\nkind = \"redis\"\nenvironment = \"production\"\n\
+             url = \"redis://127.0.0.1:1\"\nbackups = {{ store = \"backups\" }}\nrestore = {{ directory = \"{}/restore\" }}\n",
+            web.url,
+            directory.display(),
+            directory.display()
+        ),
+    );
+    std::fs::create_dir_all(directory.join("bucket")).unwrap();
+}
+
+/// `status name subject` of what arrived since the last call.
+fn heard(web: &Web) -> Vec<String> {
+    let word = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let line =
+        |body: &serde_json::Value| [word(&body["status"]), word(&body["name"]), word(&body["subject"])].join(" ");
+    let mut all: Vec<String> = web.received().iter().map(|request| line(&request.body)).collect();
+    all.sort();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_is_red_alarms_once_and_is_over_when_it_is_green() {
+    let (home, web) = (tempfile::tempdir().unwrap(), Web::start().await);
+    let redis = crate::support::redis::open_directory();
+    let server = crate::support::redis::TestRedis::start(redis.path(), &[], None).await;
+    with_a_system(home.path(), &web);
+    let inventory = home.path().join("lifeboat.toml");
+    let text_of = std::fs::read_to_string(&inventory).unwrap();
+    std::fs::write(&inventory, text_of.replace("redis://127.0.0.1:1", server.url.expose())).unwrap();
+    let lifeboat = async |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.args(args).args(["--state-dir", "state"]).current_dir(home.path());
+        tokio::task::spawn_blocking(move || command.output().expect("the program runs")).await.unwrap()
+    };
+    let missing = ["firing LifeboatBackupMissing cache", "firing LifeboatSnapshotTooOld cache"];
+    let output = lifeboat(&["check", "--notify"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(heard(&web), missing);
+    lifeboat(&["check", "--notify"]).await;
+    assert_eq!(heard(&web), [""; 0], "the same is not said twice");
+    // A backup by a run that tells how it went: nothing is wrong, so nothing is said.
+    let runbook = "format = 1\nid = \"backup\"\ntitle = \"Backup\"\nowner = \"us\"\nrevision = 1\n[systems]\ncache = \"redis\"\n\
+                   [[phases]]\ntitle = \"One\"\n[[phases.steps]]\nid = \"snapshot\"\ndo = \"redis.snapshot\"\nsystem = \"cache\"\n";
+    std::fs::write(home.path().join("backup.toml"), runbook).unwrap();
+    let run = ["run", "backup.toml", "--headless", "--yes", "--notify"];
+    let output = lifeboat(&run).await;
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(heard(&web), [""; 0]);
+    let output = lifeboat(&["check", "--notify"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(heard(&web), missing.map(|line| line.replace("firing", "resolved")));
+    // The next run fails; the one after that is well again.
+    std::fs::rename(home.path().join("bucket"), home.path().join("away")).unwrap();
+    std::fs::write(home.path().join("bucket"), "no directory").unwrap();
+    assert_eq!(lifeboat(&run).await.status.code(), Some(1));
+    assert_eq!(heard(&web), ["firing LifeboatJobFailed backup"]);
+    std::fs::remove_file(home.path().join("bucket")).unwrap();
+    std::fs::rename(home.path().join("away"), home.path().join("bucket")).unwrap();
+    web.refuse(&[(400, "not now")]);
+    let output = lifeboat(&run).await;
+    assert_eq!(output.status.code(), Some(1), "nobody was told: {}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("[notify.hook] did not take the message"), "{}", text(&output.stderr));
+    assert_eq!(lifeboat(&run).await.status.code(), Some(0));
+    assert_eq!(heard(&web), ["resolved LifeboatJobFailed backup"; 2], "what was not taken is said again");
+}

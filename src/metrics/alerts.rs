@@ -1,0 +1,82 @@
+//! The same conditions, told by Lifeboat itself.
+
+use super::page::store_error;
+use super::rules::rule;
+use crate::event::{Failure, Verdict};
+use crate::history::Run;
+use crate::inventory::{Severity, System};
+use crate::notify::Alert;
+use crate::recovery::health::{Fact, Health, Judgement, Subject, SystemHealth};
+
+/// Everything that is wrong now.
+pub fn alerts(health: &Health) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    for one in &health.systems {
+        for fact in one.facts.iter().filter(|fact| !fact.is_fine()) {
+            let name = condition(one, fact);
+            alerts.push(Alert {
+                name: name.to_owned(),
+                service: health.service.clone(),
+                environment: one.environment.clone(),
+                subject: one.system.clone(),
+                severity: rule(name).map_or(Severity::Error, |rule| rule.severity),
+                failure: Failure {
+                    what: fact.says.clone(),
+                    why: rule(name).map_or_else(String::new, |rule| rule.why.to_owned()),
+                    now: fact.now.clone(),
+                },
+            });
+        }
+    }
+    alerts
+}
+
+fn condition(one: &SystemHealth, fact: &Fact) -> &'static str {
+    match (fact.subject, fact.judgement) {
+        (Subject::Store, _) if store_error(one) == Some("kms") => "LifeboatKmsFailure",
+        (Subject::Store, _) => "LifeboatStorageError",
+        (Subject::Clock, _) => "LifeboatClockWrong",
+        (Subject::Backup, Judgement::Failed) => "LifeboatBackupMissing",
+        (Subject::Backup, _) => "LifeboatBackupTooOld",
+        (Subject::Wal, _) => "LifeboatWalGap",
+        (Subject::Loss | Subject::Aof, _) if one.kind == "redis" => "LifeboatSnapshotTooOld",
+        (Subject::Loss | Subject::Aof, _) => "LifeboatWalLag",
+        (Subject::Manifests, _) => "LifeboatBackupDamaged",
+        (Subject::Archive, _) => "LifeboatArchiveForeign",
+        (Subject::Retention, _) => "LifeboatRetention",
+        (Subject::Proof, _) => "LifeboatProofFailed",
+    }
+}
+
+/// A proof that was asked for and could not be made.
+pub fn of_proof(system: &System, service: &str, failure: Failure) -> Alert {
+    Alert {
+        name: "LifeboatProofNotMade".to_owned(),
+        service: service.to_owned(),
+        environment: system.environment.clone(),
+        subject: system.name.clone(),
+        severity: Severity::Critical,
+        failure,
+    }
+}
+
+/// What is wrong with a run that has ended; nothing when it did what it was to do.
+pub fn of_run(run: &Run) -> Option<Alert> {
+    let (name, why) = match run.verdict? {
+        Verdict::Passed => return None,
+        Verdict::ObjectiveMissed => ("LifeboatRtoMissed", "everything is done, but an objective was missed"),
+        Verdict::Failed => ("LifeboatJobFailed", "a step failed"),
+        Verdict::Aborted => ("LifeboatJobFailed", "somebody ended it"),
+        Verdict::NeedsPerson => ("LifeboatJobFailed", "a person is needed"),
+    };
+    let rule = rule(name)?;
+    Some(Alert {
+        name: name.to_owned(),
+        service: run.service.clone(),
+        environment: run.environment.clone(),
+        subject: run.runbook.clone(),
+        severity: rule.severity,
+        failure: Failure::new(format!("{} did not go well", run.title), format!("{why}; drill {}", run.drill))
+            .now(rule.now),
+    })
+}
