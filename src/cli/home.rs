@@ -8,12 +8,12 @@ use chrono::{FixedOffset, Local};
 
 use super::error::{CliError, Result};
 use super::forecast::Measured;
-use super::{Global, Session, evidence, paths, replay, resume, run, runtime};
+use super::{Global, Session, evidence, paths, replay, resume, run, runtime, schedule};
 use crate::clock;
 use crate::drill::DrillState;
 use crate::event::{Failure, RecoveryTarget, Window};
-use crate::history;
-use crate::inventory;
+use crate::history::{self, History};
+use crate::inventory::{self, Inventory};
 use crate::journal::{self, DrillDir};
 use crate::recovery;
 use crate::runbook;
@@ -56,11 +56,13 @@ pub fn run(global: &Global) -> Result<ExitCode> {
 /// What is known without asking any server.
 fn model(state: &Path) -> HomeModel {
     let mut model = HomeModel::default();
+    let mut known = None;
     let path = PathBuf::from("lifeboat.toml");
     match path.exists().then(|| inventory::load(&path)) {
         Some(Ok(inventory)) => {
-            model.service = inventory.service;
+            model.service.clone_from(&inventory.service);
             model.inventory = std::path::absolute(&path).ok();
+            known = Some(inventory).filter(|inventory| !inventory.schedules.is_empty());
         }
         Some(Err(problems)) => model.attention.push(Attention {
             severity: Severity::Critical,
@@ -103,6 +105,8 @@ fn model(state: &Path) -> HomeModel {
     let rehearsed =
         drills.iter().filter(|(_, drill)| drill.finished.is_some()).map(|(_, drill)| drill.opened.wall).max();
     match rehearsed {
+        // The inventory says how often.
+        _ if known.is_some() => {}
         Some(last) if (clock::wall_now() - last).num_days() > OVERDUE => model.attention.push(Attention {
             severity: Severity::Warning,
             text: format!(
@@ -116,8 +120,28 @@ fn model(state: &Path) -> HomeModel {
             text: "no drill has been run from here yet; the game-day runbook is a good first one".to_owned(),
         }),
     }
+    model.attention.extend(known.iter().flat_map(|inventory| overdue(inventory, &drills)));
     model.attention.sort_by_key(|attention| attention.severity);
     model
+}
+
+/// What is overdue by the inventory's schedules: a few sentences, however many there are.
+fn overdue(inventory: &Inventory, drills: &[(DrillDir, DrillState)]) -> Vec<Attention> {
+    const SHOWN: usize = 3;
+    let runs = drills.iter().map(|(dir, drill)| history::facts(dir, drill, None)).collect();
+    let history = History { runs, damaged: Vec::new() };
+    let now = clock::wall_now();
+    let mut texts: Vec<String> = inventory
+        .schedules
+        .iter()
+        .filter_map(|one| schedule::reminder(one, &schedule::standing(one, inventory, &history, now)))
+        .collect();
+    if texts.len() > SHOWN + 1 {
+        let more = texts.len() - SHOWN;
+        texts.truncate(SHOWN);
+        texts.push(format!("{more} more are overdue; `lifeboat schedule` shows them"));
+    }
+    texts.into_iter().map(|text| Attention { severity: Severity::Warning, text }).collect()
 }
 
 fn runbook_entry(path: PathBuf, drills: &[(DrillDir, DrillState)]) -> RunbookEntry {

@@ -19,11 +19,13 @@ mod logging;
 mod metrics;
 mod notify;
 mod paths;
+mod plan;
 mod points;
 mod replay;
 mod resume;
 mod run;
 mod sandbox;
+mod schedule;
 mod setup;
 mod wal;
 
@@ -92,6 +94,10 @@ enum Command {
     Drills(resume::ListArgs),
     /// Show past runs: verdicts, RTO and RPO against their targets, and the trend
     History(history::Args),
+    /// Show what is to run by itself, when it last did, and what is overdue; write it for a scheduler
+    Schedule(schedule::Args),
+    /// Write the disaster-recovery plan out of inventory, runbooks and past drills
+    PlanDocument(plan::Args),
     /// Write a drill's report again, or say where it is
     Report(evidence::ReportArgs),
     /// Sign a drill's statement, as operator or as approver
@@ -158,6 +164,8 @@ fn dispatch(cli: Cli) -> std::result::Result<ExitCode, (CliError, bool)> {
         Some(Command::Resume(args)) => with_json(args.json, |json| resume::run(&global, args, json)),
         Some(Command::Drills(args)) => with_json(args.json, |_| resume::list(&global, args)),
         Some(Command::History(args)) => with_json(args.json, |_| history::run(&global, args)),
+        Some(Command::Schedule(args)) => with_json(args.json, |_| schedule::run(&global, args)),
+        Some(Command::PlanDocument(args)) => plain(plan::run(&global, args)),
         Some(Command::Attach(args)) => plain(attach::attach(&global, args)),
         Some(Command::Watch(args)) => plain(attach::watch(&global, args)),
         Some(Command::Engine(args)) => plain(attach::engine(&global, args)),

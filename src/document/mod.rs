@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 pub use node::{Node, Place, Value};
 pub use problems::{Look, Problem, Problems, Severity};
-pub use suggest::{closest, list};
+pub use suggest::{closest, list, slug};
 pub use words::{Argv, Id, Lasting, Name, Scalar, Text, is_id, is_name};
 
 /// The version of the files' format that this program reads.

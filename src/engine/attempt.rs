@@ -269,6 +269,7 @@ mod tests {
                 connections: indexmap::IndexMap::new(),
                 notify: indexmap::IndexMap::new(),
                 contacts: Vec::new(),
+                schedules: Vec::new(),
                 path: None,
                 digest: crate::digest::Digest::of(b""),
             }),

@@ -46,6 +46,7 @@ impl Bench {
             connections: IndexMap::new(),
             notify: IndexMap::new(),
             contacts: Vec::new(),
+            schedules: Vec::new(),
             path: None,
             digest: Digest::of(b""),
         };

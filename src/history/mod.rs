@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::drill::DrillState;
 use crate::event::{Failure, Mode, Verdict};
+use crate::inventory::Inventory;
 use crate::journal::{self, DrillDir, JournalError, Reader};
 
 pub use signature::{Evidence, SignedBy, read_signature};
@@ -78,6 +79,14 @@ pub struct Rpo {
     pub met: Option<bool>,
 }
 
+impl Run {
+    /// Whether it says something of this inventory's service. What a sandbox did says nothing of any other.
+    pub fn is_of(&self, inventory: &Inventory) -> bool {
+        let sandbox = inventory.systems.values().all(|system| system.environment == "sandbox");
+        self.service == inventory.service && (self.mode != Mode::Sandbox || sandbox)
+    }
+}
+
 /// A journal that cannot be read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Damaged {
@@ -111,7 +120,7 @@ pub fn earlier(state: &Path, id: &str) -> impl Iterator<Item = Result<Run, Failu
 /// One run, out of its journal.
 pub fn run(dir: &DrillDir) -> Result<Run, Failure> {
     let (drill, head) = fold_to_head(&dir.journal())?;
-    Ok(facts(dir, &drill, head))
+    Ok(facts(dir, &drill, Evidence::of(dir, head)))
 }
 
 /// The state that a journal leads to.
@@ -134,7 +143,8 @@ fn fold_to_head(path: &Path) -> Result<(DrillState, Digest), Failure> {
     Ok((drill, reader.head()))
 }
 
-fn facts(dir: &DrillDir, drill: &DrillState, head: Digest) -> Run {
+/// What a drill was, by its state.
+pub fn facts(dir: &DrillDir, drill: &DrillState, evidence: Option<Evidence>) -> Run {
     let opening = &drill.opening;
     let verdict = drill.finished.map(|(_, verdict)| verdict);
     let well = matches!(verdict, None | Some(Verdict::Passed | Verdict::ObjectiveMissed));
@@ -172,6 +182,6 @@ fn facts(dir: &DrillDir, drill: &DrillState, head: Digest) -> Run {
         },
         rpo: rpo.collect(),
         clock_uncertain: drill.clock_uncertain,
-        evidence: Evidence::of(dir, head),
+        evidence,
     }
 }

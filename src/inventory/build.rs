@@ -3,16 +3,18 @@
 mod sink;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indexmap::IndexMap;
 
 use super::raw::{self, Kind, Persistence, Reference};
 use super::{
-    Backups, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef,
-    Store, StoreKeys, StoreUrl, System, SystemDetail,
+    Backups, Cadence, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo,
+    Schedule, SecretRef, Store, StoreKeys, StoreUrl, System, SystemDetail,
 };
 use crate::digest::Digest;
-use crate::document::{Argv, Document, Place, Problems, Text, closest, list};
+use crate::document::{Argv, Document, Place, Problems, Text, closest, list, slug};
+use crate::event::Mode;
 use crate::runbook::SystemKind;
 
 /// The inventory, when the file has no errors; everything there is to say about the file.
@@ -83,6 +85,7 @@ impl<'a> Builder<'a> {
             .map(|(name, raw)| (name.clone(), self.sink(name.clone(), raw, root.key("notify").key(&name))))
             .collect();
         self.check_collisions(&systems);
+        let schedules = self.schedules(file.schedules);
         if !self.whole.key("systems").exists() {
             let hint = "add one: [systems.orders-db] with kind, environment, url, backups and restore";
             self.problems.warning(None, "this inventory has no systems").hint(hint);
@@ -95,6 +98,7 @@ impl<'a> Builder<'a> {
             connections,
             notify,
             contacts: file.contacts.into_iter().map(Into::into).collect(),
+            schedules,
             path: None,
             digest: Digest::of(source.as_bytes()),
         }
@@ -198,6 +202,62 @@ impl<'a> Builder<'a> {
         };
         let file = self.path(&raw.file.0, place.key("file"));
         Connections { name, file, keys: raw.keys, reload }
+    }
+
+    fn schedules(&mut self, raw: Vec<raw::Schedule>) -> Vec<Schedule> {
+        let root = self.root.key("schedules");
+        let mut schedules: Vec<Schedule> = Vec::new();
+        for (index, raw) in raw.into_iter().enumerate() {
+            let place = root.index(index);
+            let Some(schedule) = self.schedule(raw, place) else { continue };
+            if schedules.iter().any(|other| other.name == schedule.name) {
+                let name = place.key("name");
+                let span = if name.exists() { name.span() } else { place.key("runbook").span() };
+                self.problems
+                    .error(Some(span), format!("another schedule is called `{}` already", schedule.name))
+                    .hint("give each a name of its own: name = \"nightly\"");
+            }
+            schedules.push(schedule);
+        }
+        schedules
+    }
+
+    /// `None` when there is no cadence to go by.
+    fn schedule(&mut self, raw: raw::Schedule, place: Place<'_>) -> Option<Schedule> {
+        const OVERDUE: Duration = Duration::from_secs(24 * 3600);
+        const TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+        for (role, system) in &raw.systems {
+            self.known("systems", "system", system, place.key("systems").key(role));
+        }
+        let Text(runbook) = raw.runbook;
+        let stem = Path::new(&runbook).file_stem().map(|stem| slug(&stem.to_string_lossy())).unwrap_or_default();
+        // A bare name is a runbook that comes with the program.
+        let bare = !runbook.contains('/') && !runbook.ends_with(".toml");
+        let zone = raw.zone.map_or_else(|| "UTC".to_owned(), |Text(zone)| zone);
+        let cadence = match Cadence::read(&raw.cadence.0, &zone) {
+            Ok(cadence) => Some(cadence),
+            // The schema has complained of an empty one.
+            Err(_) if raw.cadence.0.is_empty() || zone.is_empty() => None,
+            Err(bad) => {
+                let key = if bad.message.contains("zone") { "zone" } else { "cadence" };
+                self.problems.error(Some(place.key(key).span()), bad.message).hint(bad.hint);
+                None
+            }
+        };
+        Some(Schedule {
+            name: raw.name.map_or(stem, |name| name.0),
+            runbook: if bare { PathBuf::from(&runbook) } else { self.path(&runbook, place.key("runbook")) },
+            cadence: cadence?,
+            mode: match raw.mode {
+                Some(raw::ScheduleMode::Incident) => Mode::Incident,
+                None | Some(raw::ScheduleMode::Drill) => Mode::Drill,
+            },
+            overdue_after: raw.overdue_after.map_or(OVERDUE, |lasting| lasting.0),
+            timeout: raw.timeout.map_or(TIMEOUT, |lasting| lasting.0),
+            systems: raw.systems,
+            variables: raw.variables,
+            answers: raw.answers.map(|Text(path)| self.path(&path, place.key("answers"))),
+        })
     }
 
     /// Complains when nothing of the kind `key` has this name.

@@ -2,6 +2,7 @@
 
 mod bind;
 mod build;
+mod cadence;
 mod model;
 pub mod raw;
 mod secret_ref;
@@ -12,9 +13,10 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 pub use bind::{Unbound, bind};
+pub use cadence::{BadCadence, Cadence};
 pub use model::{
-    Backups, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo, SecretRef,
-    Store, StoreKeys, System, SystemDetail,
+    Backups, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo, Schedule,
+    SecretRef, Store, StoreKeys, System, SystemDetail,
 };
 pub use sink::{EmailSink, HttpSink, NotifySink, Severity, SinkKind, SmtpTls};
 pub use store_url::{BadUrl, BucketUrl, Cloud, Endpoint, StoreUrl, is_loopback};

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
+use super::Cadence;
 use super::sink::NotifySink;
 use crate::digest::Digest;
+use crate::event::Mode;
 use crate::runbook::{Contact, Objectives, SystemKind};
 use crate::secret::Secret;
 
@@ -19,6 +21,7 @@ pub struct Inventory {
     pub connections: IndexMap<String, Connections>,
     pub notify: IndexMap<String, NotifySink>,
     pub contacts: Vec<Contact>,
+    pub schedules: Vec<Schedule>,
     pub path: Option<PathBuf>,
     pub digest: Digest,
 }
@@ -40,6 +43,25 @@ impl Inventory {
             })
             .collect()
     }
+}
+
+/// A runbook that is run without a person.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// Unique in the inventory.
+    pub name: String,
+    /// A file, or the bare name of a runbook that comes with the program.
+    pub runbook: PathBuf,
+    pub cadence: Cadence,
+    pub mode: Mode,
+    /// After its time, until a run is missed.
+    pub overdue_after: Duration,
+    /// That a run may take.
+    pub timeout: Duration,
+    /// By role of the runbook.
+    pub systems: IndexMap<String, String>,
+    pub variables: IndexMap<String, String>,
+    pub answers: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]

@@ -19,12 +19,7 @@ use crate::secret::Secret;
 /// To what a runbook is done: systems, where their backups are, who is called. Secrets are references, never values.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend(
-    "x-noun" = "this inventory",
-    "x-not-yet" = {
-        "schedules": "until then cron or a systemd timer runs `lifeboat run RUNBOOK --headless`"
-    }
-))]
+#[schemars(extend("x-noun" = "this inventory"))]
 pub struct File {
     /// The version of this format: 1.
     #[schemars(extend("const" = 1))]
@@ -53,6 +48,47 @@ pub struct File {
     /// People to call, in this order.
     #[serde(default)]
     pub contacts: Vec<Contact>,
+    /// What is run without a person, and how often.
+    #[serde(default)]
+    pub schedules: Vec<Schedule>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-noun" = "this schedule"))]
+pub struct Schedule {
+    /// What timers and lines of cron are called; the runbook's name when absent.
+    pub name: Option<Id>,
+    /// A runbook: a file, or one that comes with Lifeboat, by its name.
+    pub runbook: Text,
+    /// `"daily at 02:30"`, `"weekdays at 22:00"`, `"weekly on sunday at 04:00"`, `"monthly on the first monday at 10:00"`,
+    /// `"monthly on the 15th"`, `"quarterly"`, `"every 15 minutes"`, or the five fields of cron. At 10:00 when no time is named.
+    pub cadence: Text,
+    /// Whose clocks those are, as the tz database calls it: `Europe/Berlin`; `UTC` when absent.
+    pub zone: Option<Text>,
+    /// `"drill"`, as when absent, or `"incident"`.
+    pub mode: Option<ScheduleMode>,
+    /// How long after its time a run is missed; a day when absent.
+    pub overdue_after: Option<Lasting>,
+    /// How long a run may take at most; six hours when absent.
+    pub timeout: Option<Lasting>,
+    /// Role of the runbook → system of this file, where there is a choice.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub systems: IndexMap<String, String>,
+    /// Values of the runbook's variables; never secrets.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub variables: IndexMap<String, String>,
+    /// A TOML file with answers: `step-id = "answer"`.
+    pub answers: Option<Text>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScheduleMode {
+    Drill,
+    Incident,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

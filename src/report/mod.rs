@@ -8,6 +8,7 @@
 
 mod fold;
 pub mod model;
+pub mod plan;
 mod render;
 pub mod sign;
 mod statement;

@@ -8,31 +8,33 @@ use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, context};
 
 use super::model::{Report, Standing};
-use super::{ReportError, timeline, trend, words};
+use super::{ReportError, plan, timeline, trend, words};
 
 const MARKDOWN: &str = include_str!("templates/report.md.j2");
 const HTML: &str = include_str!("templates/report.html.j2");
 
 /// The report's files by name.
 pub fn all(report: &Report) -> Result<[(&'static str, String); 3], ReportError> {
-    static TEMPLATES: LazyLock<Result<Environment<'static>, Error>> = LazyLock::new(environment);
-    let env = TEMPLATES.as_ref().map_err(|why| failed("templates", why))?;
-    let page = |name: &'static str| {
-        let template = env.get_template(name)?;
-        template.render(context! {
-            r => Value::from(Serde(report)),
-            verdict => report.verdict.map_or("under way", |verdict| verdict.word()),
-            mode => report.mode.word(),
-            timeline => Value::from(Serde(timeline::timeline(report))),
-            trend => trend::chart(&report.trend).map(|chart| Value::from(Serde(chart))),
-        })
+    let context = context! {
+        r => Value::from(Serde(report)),
+        verdict => report.verdict.map_or("under way", |verdict| verdict.word()),
+        mode => report.mode.word(),
+        timeline => Value::from(Serde(timeline::timeline(report))),
+        trend => trend::chart(&report.trend).map(|chart| Value::from(Serde(chart))),
     };
     let json = serde_json::to_string_pretty(report).map_err(|why| failed("report.json", why))?;
     Ok([
-        ("report.md", page("report.md").map_err(|why| failed("report.md", why))?),
-        ("report.html", page("report.html").map_err(|why| failed("report.html", why))?),
+        ("report.md", page("report.md", &context)?),
+        ("report.html", page("report.html", &context)?),
         ("report.json", json + "\n"),
     ])
+}
+
+/// A template by its name, filled in.
+pub(super) fn page(name: &'static str, context: &Value) -> Result<String, ReportError> {
+    static TEMPLATES: LazyLock<Result<Environment<'static>, Error>> = LazyLock::new(environment);
+    let env = TEMPLATES.as_ref().map_err(|why| failed("templates", why))?;
+    env.get_template(name).and_then(|template| template.render(context)).map_err(|why| failed(name, why))
 }
 
 fn failed(what: &'static str, why: impl std::error::Error) -> ReportError {
@@ -70,6 +72,8 @@ fn environment() -> Result<Environment<'static>, Error> {
     env.add_filter("plain", |Serde(value): Serde<serde_json::Value>| words::value(&value));
     env.add_template("report.md", MARKDOWN)?;
     env.add_template("report.html", HTML)?;
+    env.add_template("plan.md", plan::MARKDOWN)?;
+    env.add_template("plan.html", plan::HTML)?;
     Ok(env)
 }
 

@@ -98,9 +98,13 @@ pub struct Story {
 impl Story {
     /// Opens drill `id` below `state`, objectives: 1 h, 15 min.
     pub fn open(state: &std::path::Path, id: &str) -> Self {
+        Self::opened(state, id, "2026-11-21T09:02:31.507Z".parse().unwrap(), |_| {})
+    }
+
+    /// The same at another time, and of something else.
+    pub fn opened(state: &std::path::Path, id: &str, at: DateTime<Utc>, change: impl FnOnce(&mut Opening)) -> Self {
         let dir = DrillDir::new(state, id);
         let journal = Journal::create(&dir).unwrap();
-        let at = "2026-11-21T09:02:31.507Z".parse().unwrap();
         let mut story = Self { dir, journal, seq: 0, at, boot_ms: 5_000_000 };
         let system = |name: &str, kind: &str, address: &str, rpo| BoundSystem {
             name: name.into(),
@@ -110,32 +114,32 @@ impl Story {
             rpo_seconds: Some(rpo),
             rto_seconds: None,
         };
-        story.event(Event::DrillOpened {
-            opening: Box::new(Opening {
-                format: FORMAT,
-                drill: id.into(),
-                mode: Mode::Sandbox,
-                service: "orders".into(),
-                environment: "sandbox".into(),
-                operator: "ada".into(),
-                host: "bastion-1".into(),
-                boot_id: "first".into(),
-                lifeboat_version: "0.1.0".into(),
-                runbook_source: RUNBOOK.into(),
-                runbook_digest: Digest::of(RUNBOOK.as_bytes()),
-                runbook_path: Some(PathBuf::from("runbooks/restore-both.toml")),
-                inventory_path: None,
-                inventory_digest: Some(Digest::of(b"inventory")),
-                systems: BTreeMap::from([
-                    ("db".to_owned(), system("orders-db", "postgres", "127.0.0.1:5433", 900)),
-                    ("cache".to_owned(), system("orders-cache", "redis", "127.0.0.1:6380", 3600)),
-                ]),
-                variables: BTreeMap::from([("ticket".to_owned(), "INC-42".to_owned())]),
-                rto_seconds: Some(3600),
-                rpo_seconds: Some(900),
-                expected_seconds: BTreeMap::new(),
-            }),
-        });
+        let mut opening = Opening {
+            format: FORMAT,
+            drill: id.into(),
+            mode: Mode::Sandbox,
+            service: "orders".into(),
+            environment: "sandbox".into(),
+            operator: "ada".into(),
+            host: "bastion-1".into(),
+            boot_id: "first".into(),
+            lifeboat_version: "0.1.0".into(),
+            runbook_source: RUNBOOK.into(),
+            runbook_digest: Digest::of(RUNBOOK.as_bytes()),
+            runbook_path: Some(PathBuf::from("runbooks/restore-both.toml")),
+            inventory_path: None,
+            inventory_digest: Some(Digest::of(b"inventory")),
+            systems: BTreeMap::from([
+                ("db".to_owned(), system("orders-db", "postgres", "127.0.0.1:5433", 900)),
+                ("cache".to_owned(), system("orders-cache", "redis", "127.0.0.1:6380", 3600)),
+            ]),
+            variables: BTreeMap::from([("ticket".to_owned(), "INC-42".to_owned())]),
+            rto_seconds: Some(3600),
+            rpo_seconds: Some(900),
+            expected_seconds: BTreeMap::new(),
+        };
+        change(&mut opening);
+        story.event(Event::DrillOpened { opening: Box::new(opening) });
         story
     }
 
