@@ -119,8 +119,8 @@ fn kept(connections: &Connections, context: &Context) -> PathBuf {
     connections.file.with_file_name(format!("{name}.before-{}", context.drill))
 }
 
-/// Nothing is pointed at a server that is dead: an application that waits for it writes into the next restore of it while
-/// that is under way.
+/// Nothing is pointed at a server that is dead: an application that waits for it could write into the next restore of it
+/// while that is under way.
 async fn answers(name: &str, (host, port): (&str, u16), context: &Context) -> Result<(), Failure> {
     let connected = tokio::select! {
         connected = TcpStream::connect((host, port)) => connected.map(drop).map_err(|error| error.to_string()),
