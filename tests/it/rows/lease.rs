@@ -119,13 +119,14 @@ impl Scene {
         self.command(side, &arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    fn open(&self, side: usize) {
+    /// It may stand before the gate already, be on its way to it, or come much later: what is returned is kept until it has
+    /// passed. Opened for reading too, the gate waits for nobody.
+    #[must_use]
+    fn open(&self, side: usize) -> std::fs::File {
+        let mut gate = std::fs::OpenOptions::new().read(true).write(true).open(self.path(side, "gate")).unwrap();
+        gate.write_all(b"open\n").unwrap();
         std::fs::write(self.path(side, "open"), "").unwrap();
-        // It may stand before the gate already, or come later and find it open.
-        if self.path(side, "held").exists() {
-            let gate = std::fs::OpenOptions::new().write(true).open(self.path(side, "gate"));
-            gate.unwrap().write_all(b"open\n").unwrap();
-        }
+        gate
     }
 
     /// Both at once: the one that stands before the gate, and what became of the other.
@@ -170,11 +171,11 @@ fn one_of_two_wins(scene: &Scene) {
     assert!(said.contains("another drill holds orders-cache"), "{said}");
     assert!(said.contains(&format!("why: {}@", ["ann", "bob"][winner])), "who holds it is said: {said}");
     assert!(!scene.path(1 - winner, "restored").exists(), "who lost has touched nothing");
-    scene.open(winner);
+    let _gate = scene.open(winner);
     let won = child.wait_with_output().unwrap();
     assert!(won.status.success(), "{}", text(&won.stderr));
     // It was given back.
-    scene.open(1 - winner);
+    let _gate = scene.open(1 - winner);
     let next = scene.start(1 - winner).wait_with_output().unwrap();
     assert!(next.status.success(), "{}", text(&next.stderr));
 }
@@ -203,7 +204,7 @@ async fn row_19_who_lost_the_lease_stops_before_the_next_destructive_step() {
     let terms = Terms { runs_out: Duration::ZERO, is_free: Duration::ZERO };
     let other = Lease { bucket, drill: "other".into(), by: "bob@there".into(), terms };
     assert!(matches!(other.hold(None).await.unwrap(), Held::Token(2..)), "the first drill had taken it");
-    scene.open(0);
+    let _gate = scene.open(0);
     let output = child.wait_with_output().unwrap();
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "it went on without the lease: {said}");
