@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::event::{Failure, Outcome};
+use crate::event::{Failure, Outcome, causes};
 use crate::mutant;
 
 use super::{Action, Context, confirm::cancelled};
@@ -53,17 +53,17 @@ impl SmokeHttp {
             .no_proxy()
             .danger_accept_invalid_certs(mutant::removes("17b"))
             .build()
-            .map_err(|error| wrong(chain(&error)))?;
+            .map_err(|error| wrong(causes(&error)))?;
         let mut request = client.request(method, parsed);
         if let Some(body) = &self.body {
             let body = context.expand_strictly(body)?;
             request = request.header(reqwest::header::CONTENT_TYPE, "application/json").body(body);
         }
         let began = context.clock.now().boot;
-        let mut response = request.send().await.map_err(|error| wrong(chain(&error)))?;
+        let mut response = request.send().await.map_err(|error| wrong(causes(&error)))?;
         let status = response.status().as_u16();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| wrong(chain(&error)))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| wrong(causes(&error)))? {
             body.extend_from_slice(&chunk[..chunk.len().min(LARGEST - body.len())]);
             if body.len() == LARGEST {
                 break;
@@ -85,15 +85,4 @@ impl SmokeHttp {
         }
         Ok(outcome.fact("body", text))
     }
-}
-
-/// An error with its causes; reqwest's own words name only the outermost.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        words = format!("{words}: {inner}");
-        cause = inner.source();
-    }
-    words
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use ask::{Answer, Ask, Choice, InputKind, UNATTENDED};
 pub use history::{Deed, History, Rate, Resolved, Suspect, What};
 pub use identity::Identity;
-pub use outcome::{Check, Facts, Failure, Measure, Outcome, Progress, Status, Unit};
+pub use outcome::{Check, Facts, Failure, Measure, Outcome, Progress, Status, Unit, causes};
 pub use point::{
     AofPoint, AofRange, BaseBackup, Basis, Coverage, Fork, Gap, Lsn, ParseTargetError, RecoveryPoint, RecoveryTarget,
     RedisSnapshot, RestorePoint, SystemWindow, Window, parse_time,

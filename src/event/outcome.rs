@@ -47,6 +47,12 @@ impl Failure {
     }
 }
 
+/// An error with its causes, for a [`Failure`]'s `why`: of many the outermost alone says little.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::event::Failure;
+use crate::event::{Failure, causes};
 use crate::inventory::is_loopback;
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -55,25 +55,14 @@ pub async fn push(gateway: &Gateway, service: &str, text: String) -> Result<(), 
     }
     if let Some(path) = &gateway.ca {
         let pem = std::fs::read(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
-        let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| failed(chain(&error)))?;
+        let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| failed(causes(&error)))?;
         client = client.tls_certs_only(authorities);
     }
-    let client = client.build().map_err(|error| failed(chain(&error)))?;
+    let client = client.build().map_err(|error| failed(causes(&error)))?;
     let request = client.put(url).header(reqwest::header::CONTENT_TYPE, "text/plain; version=0.0.4").body(text);
-    let answer = request.send().await.map_err(|error| failed(chain(&error.without_url())))?;
+    let answer = request.send().await.map_err(|error| failed(causes(&error.without_url())))?;
     match answer.status() {
         status if status.is_success() => Ok(()),
         status => Err(failed(format!("it answered {status}: {}", answer.text().await.unwrap_or_default().trim()))),
     }
-}
-
-/// An error with its causes; the outermost alone says little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        words = format!("{words}: {inner}");
-        cause = inner.source();
-    }
-    words
 }

@@ -7,9 +7,8 @@ use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsPar
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 
 use super::Message;
-use super::http::chain;
 use super::send::{CONNECT, Refused};
-use crate::event::Failure;
+use crate::event::{Failure, causes};
 use crate::inventory::{EmailSink, SmtpTls};
 use crate::secret::Redactor;
 
@@ -36,7 +35,7 @@ impl Letter {
 
     pub(super) async fn attempt(&self) -> Result<(), Refused> {
         self.transport.send(self.letter.clone()).await.map(|_| ()).map_err(|error| {
-            let why = chain(&error);
+            let why = causes(&error);
             match error.is_permanent() || error.is_tls() || error.is_client() || why.contains("certificate") {
                 true => Refused::for_good(why),
                 false => Refused::for_now(why),
@@ -57,10 +56,10 @@ fn tls(sink: &EmailSink) -> Result<Tls, Failure> {
     let mut parameters = TlsParameters::builder(sink.host.clone());
     if let Some(path) = &sink.ca {
         let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-        let authorities = Certificate::from_pem(&pem).map_err(|error| unusable(chain(&error)))?;
+        let authorities = Certificate::from_pem(&pem).map_err(|error| unusable(causes(&error)))?;
         parameters = parameters.certificate_store(CertificateStore::None).add_root_certificate(authorities);
     }
-    let parameters = parameters.build().map_err(|error| unusable(chain(&error)))?;
+    let parameters = parameters.build().map_err(|error| unusable(causes(&error)))?;
     Ok(if sink.tls == SmtpTls::Implicit { Tls::Wrapper(parameters) } else { Tls::Required(parameters) })
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::alert::one_line;
 use super::send::{CONNECT, Refused};
 use super::{Message, Status};
-use crate::event::Failure;
+use crate::event::{Failure, causes};
 use crate::inventory::{HttpSink, SecretRef, Severity, SinkKind, is_loopback};
 use crate::secret::{Redactor, Secret};
 
@@ -62,7 +62,7 @@ impl Post {
         }
         // The program has done so at its start; a library's user may not have. A second time is no error.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = client.build().map_err(|error| Failure::new("the request cannot be made", chain(&error)))?;
+        let client = client.build().map_err(|error| Failure::new("the request cannot be made", causes(&error)))?;
         if !matches!(sink.url, SecretRef::Plain(_)) {
             redactor.learn(base.expose());
             redactor.learn_url(base.expose());
@@ -92,7 +92,7 @@ impl Post {
             request = request.header(AUTHORIZATION, value);
         }
         let mut answer = request.send().await.map_err(|error| {
-            let why = chain(&error.without_url());
+            let why = causes(&error.without_url());
             // Another try meets the same certificate.
             if why.contains("certificate") { Refused::for_good(why) } else { Refused::for_now(why) }
         })?;
@@ -122,7 +122,7 @@ fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, Failure> {
             .now("Correct `ca` in the inventory: a PEM file with the authorities to trust.")
     };
     let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-    let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(chain(&error)))?;
+    let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(causes(&error)))?;
     if found.is_empty() { Err(unusable("there is no certificate in it".to_owned())) } else { Ok(found) }
 }
 
@@ -183,15 +183,4 @@ fn plain(message: &Message) -> Value {
         "now": alert.failure.now,
         "runbook_url": message.link,
     })
-}
-
-/// An error with its causes; the outermost alone says little.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        words = format!("{words}: {inner}");
-        cause = inner.source();
-    }
-    words
 }
