@@ -59,7 +59,7 @@ impl<'a> Builder<'a> {
                     ("service_account", raw.service_account),
                 ];
                 let keys = keys.into_iter().filter_map(|(name, key)| Some((name, key?))).collect();
-                let keys = self.store_keys(&url, keys, place);
+                let keys = self.store_keys(&raw.url.0, keys, place);
                 (name.clone(), Store { name, url, keys, retain })
             })
             .collect();
@@ -332,9 +332,9 @@ impl<'a> Builder<'a> {
             }
             Some("az") => (&["account_key", "sas_token"][..], "an Azure store takes account_key or sas_token"),
             Some("gs") => (&["service_account"][..], "a Google store takes service_account"),
-            Some(_) => (&[][..], "leave them out: its permissions say who may read it"),
+            Some("file") => (&[][..], "leave them out: its permissions say who may read it"),
             // What is wrong with the URL has been told.
-            None => return None,
+            _ => return None,
         };
         for name in said.keys().filter(|name| !takes.contains(*name)) {
             let what = match takes {

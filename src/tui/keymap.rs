@@ -268,7 +268,7 @@ pub static KEYMAP: &[Binding] = &[
     bind(C::InterruptQuestion, &[code(KeyCode::Esc), key('n')], A::Back, "stay", 3),
     bind(C::InterruptOrStop, &[ctrl('c'), key('s')], A::StopNow, "stop it", 1),
     bind(C::InterruptOrStop, &[key('l')], A::LeaveNow, "leave, it goes on", 2),
-    bind(C::InterruptOrStop, &[key('a')], A::Abort, "abort it", 3),
+    bind(C::InterruptOrStop, &[key('a')], A::Abort, "abort for good", 3),
     bind(C::InterruptOrStop, &[code(KeyCode::Esc), key('n')], A::Back, "stay", 4),
     bind(C::PointQuestion, &[code(KeyCode::Enter), key('y')], A::Yes, "choose it", 1),
     bind(C::PointQuestion, &[code(KeyCode::Esc), key('n')], A::Back, "back to the time line", 2),
