@@ -144,14 +144,16 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err((error, json)) => error.report(json),
     };
-    match say::lost() {
+    let code = match say::lost() {
         Some(why) if code == ExitCode::SUCCESS => CliError::failed(
             Failure::new("not everything could be printed", format!("standard output: {why}"))
                 .now("What was done is done. Send the output elsewhere and ask again."),
         )
         .report(false),
         _ => code,
-    }
+    };
+    crate::tui::terminal::settle();
+    code
 }
 
 /// The error comes with whether the command's standard output is for a program.

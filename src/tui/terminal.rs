@@ -3,6 +3,9 @@
 //! A [`Guard`] holds raw mode and the alternate screen and gives them back when it is dropped. A panic gives them back
 //! first and then says, in two lines, what happened and where the log is. [`crate::tui::run_drill`] watches SIGTERM and
 //! SIGHUP and leaves in order; `^Z` gives the terminal back, stops the program, and takes it again when it goes on.
+//!
+//! A terminal throws away what it has not shown yet when somebody presses `^C` (`NOFLSH` in `termios(3)`): an impatient one
+//! would lose the escapes that give it back, and the line that says how to go on. It keeps them until [`settle`].
 
 use std::io::{self, BufWriter, Stdout, Write};
 use std::path::PathBuf;
@@ -16,6 +19,7 @@ use crossterm::terminal::{
 };
 use crossterm::{cursor, execute, queue};
 use nix::sys::signal::{Signal, raise};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use ratatui::Terminal;
 use ratatui::backend::{Backend, ClearType, CrosstermBackend};
 
@@ -26,6 +30,8 @@ static HELD: AtomicBool = AtomicBool::new(false);
 static PANICKED: AtomicBool = AtomicBool::new(false);
 static LOG_FILE: Mutex<Option<PathBuf>> = Mutex::new(None);
 static HOOK: Once = Once::new();
+/// The terminal's settings as they were before it was first taken.
+static FOUND: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// A frame leaves in one write, not in a line's worth of bytes at a time.
 type Out = BufWriter<Stdout>;
@@ -91,6 +97,7 @@ impl Guard {
     /// calls [`Self::take_again`]; until then nothing is drawn.
     pub fn suspend(&mut self) -> io::Result<()> {
         give_back();
+        settle();
         raise(Signal::SIGSTOP).map_err(io::Error::from)
     }
 }
@@ -102,6 +109,7 @@ impl Drop for Guard {
 }
 
 fn take(mouse: bool) -> io::Result<()> {
+    keep_output();
     enable_raw_mode()?;
     HELD.store(true, Ordering::SeqCst);
     let mut out = io::stdout();
@@ -123,6 +131,27 @@ fn give_back() {
     let _ = execute!(out, LeaveAlternateScreen, cursor::Show);
     let _ = disable_raw_mode();
     let _ = out.flush();
+}
+
+/// From here to [`settle`] a `^C` throws away nothing that is on its way to the screen.
+fn keep_output() {
+    let mut found = FOUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if found.is_none() && !mutant::removes("21e") {
+        *found = tcgetattr(io::stdout()).ok();
+        if let Some(mut kept) = found.clone() {
+            kept.local_flags |= LocalFlags::NOFLSH;
+            // Without it the terminal is as it ever was.
+            let _ = tcsetattr(io::stdout(), SetArg::TCSANOW, &kept);
+        }
+    }
+}
+
+/// Sets the terminal as it was found: when all is said, and before the program stops.
+pub fn settle() {
+    if let Some(found) = FOUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        // It may be gone.
+        let _ = tcsetattr(io::stdout(), SetArg::TCSANOW, &found);
+    }
 }
 
 /// Installs the panic hook, the first time it is called; `log_file` is named in the message. The panic itself goes to

@@ -173,6 +173,8 @@ mutants! {
         says "has no outcome";
     a_terminal_that_is_kept: "row_21_the_first" without "21d" ("the guard that gives it back")
         says "the terminal was not given back";
+    output_thrown_away: "row_21_the_first" without "21e" ("the terminal keeping what it has not shown yet")
+        says "could swallow";
     a_disk_that_is_believed: "row_22_nothing" without "22" ("that a failed write is fatal") says "KiB:";
     a_doubt_settled_by_itself: "row_23_what" without "23" ("the person who decides") says "was done again";
     a_journal_that_is_not_synced: "row_23_a_kill_or_a_loss_of_power_at_every_event_of_a" without "23b" ("fdatasync")

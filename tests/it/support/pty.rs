@@ -108,6 +108,12 @@ impl Terminal {
         !flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO)
     }
 
+    /// Whether a ^C leaves alone what the terminal has not shown yet.
+    pub fn keeps_output(&self) -> bool {
+        use nix::sys::termios::{LocalFlags, tcgetattr};
+        tcgetattr(&self.keys).expect("the terminal's settings").local_flags.contains(LocalFlags::NOFLSH)
+    }
+
     /// Fails unless the program, which has ended, left the terminal as it found it.
     pub fn assert_given_back(&self) {
         // Its last bytes may still be on their way.
@@ -117,7 +123,11 @@ impl Terminal {
         let screen = read.expect("the screen's lock").0;
         let shown = screen.parser.screen();
         let kept = [self.is_raw(), shown.alternate_screen(), shown.hide_cursor(), shown.bracketed_paste()];
-        assert_eq!(kept, [false; 4], "the terminal was not given back (raw, other screen, no cursor, pastes marked)");
+        let last = String::from_utf8_lossy(&screen.raw[screen.raw.len().saturating_sub(300)..]).into_owned();
+        assert_eq!(
+            kept, [false; 4],
+            "the terminal was not given back (raw, other screen, no cursor, pastes marked); its last bytes: {last:?}"
+        );
     }
 
     pub fn has_ended(&mut self) -> bool {
