@@ -10,6 +10,7 @@
 mod account;
 mod find;
 mod marked;
+mod ports;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub use account::{Account, become_user};
 pub use find::{find_program, postgres_bin};
 pub use marked::living_with;
+pub use ports::free_ports;
 
 use crate::clock;
 use crate::event::Stream;

@@ -19,7 +19,6 @@ mod inventory;
 mod keys;
 mod layout;
 pub mod ledger;
-mod ports;
 mod privileges;
 mod processes;
 mod program;

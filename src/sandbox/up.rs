@@ -5,13 +5,14 @@ use tokio_util::sync::CancellationToken;
 use super::error::SandboxError;
 use super::incident::Story;
 use super::layout::Layout;
-use super::record::{self, FORMAT, Record};
+use super::record::{self, FORMAT, Ports, Record};
 use super::secrets::Passwords;
 use super::servers::app::App;
 use super::servers::postgres::{Primary, Running, Stop};
 use super::servers::redis::Cache;
 use super::tools::Tools;
-use super::{Options, Tell, fill, inventory, keys, ports, program};
+use super::{Options, Tell, fill, inventory, keys, program};
+use crate::process::free_ports;
 
 pub struct Build<'a> {
     pub layout: &'a Layout,
@@ -26,7 +27,9 @@ impl Build<'_> {
         let (layout, tools, cancel) = (self.layout, self.tools, self.cancel);
         let (scale, seed) = (self.options.scale, self.options.seed);
         self.prepare()?;
-        let ports = ports::choose(layout.dir())?;
+        let [postgres, redis, app, restored_postgres, restored_redis] =
+            free_ports().map_err(SandboxError::io("finding free ports for", layout.dir()))?;
+        let ports = Ports { postgres, redis, app, restored_postgres, restored_redis };
         let passwords = Passwords::draw();
         let record = Record {
             format: FORMAT,

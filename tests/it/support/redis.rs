@@ -1,6 +1,8 @@
 //! A real Redis, on a free port, as an unprivileged user, gone when dropped.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use lifeboat::clock;
@@ -27,8 +29,15 @@ fn give(path: &Path) {
     }
 }
 
+/// One that no other test of this process was told.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    static TOLD: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let [port] = lifeboat::process::free_ports().expect("a free port");
+        if TOLD.lock().expect("the ports").insert(port) {
+            return port;
+        }
+    }
 }
 
 impl TestRedis {

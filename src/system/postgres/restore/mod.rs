@@ -33,7 +33,7 @@ use super::report::{Meter, Reporter};
 use super::wal::{Counters, Fetch, Location, Segment, Stager, Window, restore_command};
 use crate::clock;
 use crate::event::{Failure, Lsn, RecoveryTarget, Unit};
-use crate::process::{Account, Spec};
+use crate::process::{Account, Spec, free_ports};
 use crate::secret::Secret;
 use crate::store::{Bucket, Keys};
 
@@ -391,12 +391,15 @@ impl Restore {
             let _ = std::fs::remove_dir_all(&socket);
         }
         make(&socket).map_err(failed)?;
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).map_err(|error| {
+        if self.port == 0 {
+            let [port] = free_ports().map_err(failed)?;
+            return Ok(Place { port, socket });
+        }
+        TcpListener::bind(("127.0.0.1", self.port)).map_err(|error| {
             Failure::new(format!("port {} of this machine is not free", self.port), error)
                 .now("end what listens there, or give the restore another port (0 takes a free one)")
         })?;
-        let port = listener.local_addr().map_err(failed)?.port();
-        Ok(Place { port, socket })
+        Ok(Place { port: self.port, socket })
     }
 
     fn stager(

@@ -419,8 +419,9 @@ fn account(named: Option<&str>) -> Result<Option<Account>, RestoreError> {
 }
 
 fn free_port(directory: &Path) -> Result<u16, RestoreError> {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .map(|a| a.port())
-        .map_err(|source| RestoreError::Io { operation: "finding a free port for", path: directory.to_owned(), source })
+    crate::process::free_ports().map(|[port]| port).map_err(|source| RestoreError::Io {
+        operation: "finding a free port for",
+        path: directory.to_owned(),
+        source,
+    })
 }
