@@ -8,11 +8,11 @@
 //! before `NAME`.
 
 use std::fs::File;
-use std::io::{Cursor, Read as _, Write as _};
+use std::io::{Cursor, Read as _};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use chrono::{FixedOffset, TimeZone as _, Utc};
 use lifeboat::digest::Digest;
@@ -25,6 +25,7 @@ use lifeboat::report::{self, Statement};
 use lifeboat::system::postgres::tar::Entry;
 use lifeboat::system::postgres::wal::read::{Source, Step, Walk};
 use lifeboat::{inventory, runbook, tui};
+use tempfile::TempDir;
 
 pub fn runbook(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -42,16 +43,15 @@ pub fn inventory(data: &[u8]) {
 
 /// The file as it is stored: chain, torn tail.
 pub fn journal(data: &[u8]) {
-    with_file(|path, file| {
-        file.write_all(data).expect("a file");
-        match Journal::read(path) {
-            Ok(read) => {
-                let numbers = read.envelopes.iter().map(|envelope| envelope.seq);
-                assert!(numbers.eq(0..read.envelopes.len() as u64), "what is accepted is without a gap");
-            }
-            Err(error) => assert!(!error.to_string().is_empty(), "a refusal says why"),
+    let path = scratch("journal");
+    std::fs::write(&path, data).expect("a file");
+    match Journal::read(&path) {
+        Ok(read) => {
+            let numbers = read.envelopes.iter().map(|envelope| envelope.seq);
+            assert!(numbers.eq(0..read.envelopes.len() as u64), "what is accepted is without a gap");
         }
-    });
+        Err(error) => assert!(!error.to_string().is_empty(), "a refusal says why"),
+    }
 }
 
 /// Entries whose chain is right, whatever they say: replayed and reported. One a line.
@@ -74,12 +74,11 @@ pub fn recording(data: &[u8]) {
 pub fn wal(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else { return };
     let pages = if kind % 2 == 0 { rest.to_vec() } else { written(rest) };
-    let directory = scratch();
-    let path = directory.path().join("000000010000000000000004");
+    let path = scratch("000000010000000000000004");
     let file = File::create(&path).expect("a file");
     file.write_all_at(&pages[..pages.len().min(SEGMENT)], 0).expect("room");
     file.set_len(SEGMENT as u64).expect("room");
-    let source = Source::Directory(directory.path().to_owned());
+    let source = Source::Directory(path.parent().expect("a directory").to_owned());
     let Ok(segments) = source.list() else { return };
     let walk =
         Walk { source: &source, segments: &segments, system_identifier: None, threads: NonZeroUsize::MIN, state: None };
@@ -188,13 +187,14 @@ pub fn signature(data: &[u8]) {
     }
 }
 
-fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a directory")
-}
-
-fn with_file(act: impl FnOnce(&Path, &mut File)) {
-    let directory = scratch();
-    let path = directory.path().join("file");
-    act(&path, &mut File::create(&path).expect("a file"));
+/// A file in a directory of this thread, in memory: made once, since making it takes longer than to read it.
+fn scratch(name: &str) -> PathBuf {
+    thread_local! {
+        static DIRECTORY: TempDir = {
+            let memory = Path::new("/dev/shm");
+            let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+            made.expect("a directory")
+        };
+    }
+    DIRECTORY.with(|directory| directory.path().join(name))
 }

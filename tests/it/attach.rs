@@ -1,6 +1,5 @@
 //! The run outlives its terminal: views come and go, a second one looks on, the engine alone decides.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use lifeboat::journal::Journal;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::support::open_the_gate;
 use crate::support::postgres::program;
 use crate::support::pty::Terminal;
 
@@ -72,7 +72,7 @@ impl Place {
 
     /// Blocks until the step reads it.
     fn open_the_gate(&self) {
-        std::fs::OpenOptions::new().write(true).open(self.path("gate")).unwrap().write_all(b"through\n").unwrap();
+        open_the_gate(&self.path("gate"));
     }
 
     fn drill(&self) -> PathBuf {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lifeboat::clock::{block, boot_now};
 
+use crate::support::open_the_gate;
 use crate::support::postgres::{Primary, pg, stop_hard};
 use crate::support::sandbox::text;
 use crate::support::small::Small;
@@ -63,7 +64,7 @@ async fn swapped(meanwhile: &str) -> (Primary, Output, Vec<serde_json::Value>) {
         "started again" => primary.up().await,
         _ => {}
     }
-    std::fs::write(drill.path("gate"), "open\n").unwrap();
+    open_the_gate(&drill.path("gate"));
     let output = run.wait_with_output().unwrap();
     let journal = drill.journal();
     (primary, output, journal)

@@ -1,9 +1,14 @@
 //! Real servers for the tests.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use lifeboat::clock::{block, boot_now};
 use lifeboat::digest::Digest;
+use nix::fcntl::OFlag;
 
 pub mod azurite;
 pub mod partition;
@@ -43,6 +48,18 @@ pub fn contents(directory: &Path) -> BTreeMap<PathBuf, Digest> {
         }
     }
     all
+}
+
+/// Lets the one who reads this FIFO pass, once there is one. Whoever died on the way to it never comes.
+pub fn open_the_gate(gate: &Path) {
+    let patience = boot_now() + Duration::from_secs(60);
+    let open = || std::fs::OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(gate);
+    let mut opened = open();
+    while opened.is_err() && boot_now() < patience {
+        block(Duration::from_millis(5));
+        opened = open();
+    }
+    opened.expect("somebody stands before the gate").write_all(b"through\n").expect("the gate takes a word");
 }
 
 /// A deterministic stream of numbers.
