@@ -1,5 +1,6 @@
 //! Redis, against real servers.
 
+mod alone;
 mod aof;
 mod aof_restore;
 mod check;

@@ -62,7 +62,7 @@ const ROWS: &[Row] = &[
     row(
         7,
         "Redis restored empty",
-        "loaded without the AOF, its keys counted, then the AOF turned on; the backup is copied",
+        "loaded without the AOF where nobody else can reach it, its keys counted, then the AOF turned on; the backup is copied",
     ),
     row(8, "injection through variables", "argument lists, bind parameters, variables to scripts by environment only"),
     row(9, "archives with `..`, links, devices, bombs", "extraction beneath the target only, refusals, caps"),
@@ -148,6 +148,8 @@ mutants! {
         says "reached production";
     a_cache_loaded_with_its_aof: "row_07_whatever" without "7" ("appendonly no while it loads") says "came back empty";
     a_cache_that_is_not_counted: "row_07_a_server" without "7b" ("the count of the keys") says "a false pass";
+    a_cache_that_is_open_while_it_is_restored: "row_07_nobody" without "7c" ("the socket that nobody else can open")
+        says "a client was answered before the restore was done";
     values_in_a_script: "row_08_a_value" without "8" ("values by environment only") says "was run by a shell";
     values_in_sql: "row_08_a_value" without "8b" ("bind parameters") says "did not come back as it is";
     an_archive_that_writes_anywhere: "row_09_nothing" without "9" ("beneath the directory only") says "escaped";

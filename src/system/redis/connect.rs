@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -201,12 +202,26 @@ pub fn address(url: &Secret) -> Result<String, RedisError> {
 pub fn at_address(source: &Secret, host: &str, port: u16) -> Result<Secret, RedisError> {
     let info = parse(source)?;
     let redis = info.redis_settings();
-    let user = redis.username().map(percent).unwrap_or_default();
+    let user = redis.username().map(|user| percent(user.as_bytes())).unwrap_or_default();
     let login = match redis.password() {
-        Some(password) => format!("{user}:{}@", percent(password)),
+        Some(password) => format!("{user}:{}@", percent(password.as_bytes())),
         None => String::new(),
     };
     Ok(Secret::new(format!("redis://{login}{host}:{port}/{}", redis.db())))
+}
+
+/// The same at a socket of this machine.
+pub(super) fn at_socket(source: &Secret, socket: &Path) -> Result<Secret, RedisError> {
+    let info = parse(source)?;
+    let redis = info.redis_settings();
+    let path = socket.as_os_str().as_encoded_bytes().split(|byte| *byte == b'/').map(percent).collect::<Vec<_>>();
+    let mut url = format!("unix://{}?db={}", path.join("/"), redis.db());
+    for (name, value) in [("user", redis.username()), ("pass", redis.password())] {
+        if let Some(value) = value {
+            url.push_str(&format!("&{name}={}", percent(value.as_bytes())));
+        }
+    }
+    Ok(Secret::new(url))
 }
 
 pub(super) fn parse(url: &Secret) -> Result<ConnectionInfo, RedisError> {
@@ -265,9 +280,9 @@ fn with_db(url: &Secret, db: u32) -> Result<Secret, RedisError> {
     Ok(Secret::new(parsed.to_string()))
 }
 
-fn percent(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
+fn percent(text: &[u8]) -> String {
+    text.iter()
+        .map(|byte| match *byte {
             b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => char::from(b).to_string(),
             b => format!("%{b:02X}"),
         })
@@ -305,6 +320,11 @@ mod tests {
             assert_eq!(url.expose(), "redis://app:p%40ss@127.0.0.1:7001/2");
         }
         assert_eq!(at_address(&secret("redis://cache"), "127.0.0.1", 1).unwrap().expose(), "redis://127.0.0.1:1/0");
+        let socket = at_socket(&secret("redis://app:p%40s+%26s@cache:6380/2"), Path::new("/srv/a b?/s")).unwrap();
+        let info = parse(&socket).unwrap();
+        let (redis, ConnectionAddr::Unix(path)) = (info.redis_settings(), info.addr()) else { panic!("{socket:?}") };
+        assert_eq!((redis.username(), redis.password(), redis.db()), (Some("app"), Some("p@s+&s"), 2));
+        assert_eq!(path, Path::new("/srv/a b?/s"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{FILLED, bucket_in, fill, take};
 use crate::support::contents;
-use crate::support::redis::{TestRedis, free_port, open_directory, run};
+use crate::support::redis::{TestRedis, open_directory, run};
 
 /// A bucket, a place for targets, and a source that broke.
 pub struct Scene {
@@ -425,20 +425,5 @@ async fn cancelling_stops_the_server_wherever_it_is() {
         gone(&directory).await;
     }
     assert_eq!(scene.run(&taken.snapshot.label, &directory).await.unwrap().keys, FILLED);
-    scene.undo(&directory).await;
-}
-
-#[tokio::test]
-async fn a_port_in_use_is_said_and_its_server_is_not_mistaken_for_ours() {
-    let scene = Scene::new(&[], None).await;
-    scene.source.run("SET a b").await;
-    let taken = take(&scene.source.url, &scene.bucket).await.unwrap();
-    let (directory, cancel) = (scene.targets.join("cache"), CancellationToken::new());
-    let request = Restore { port: scene.source.port, ..scene.restore(&taken.snapshot.label, &directory, &cancel) };
-    let error = request.run(&|_| ()).await.unwrap_err();
-    assert!(matches!(&error, RestoreError::Ended { log } if log.contains("Address already in use")), "{error}");
-    assert_eq!(keys(&scene.source.url).await, 1);
-    let request = Restore { port: free_port(), ..scene.restore(&taken.snapshot.label, &directory, &cancel) };
-    assert_eq!(request.run(&|_| ()).await.unwrap().keys, 1);
     scene.undo(&directory).await;
 }

@@ -33,8 +33,10 @@ pub enum RestoreError {
     NoAccount(String),
     #[error("the new server ended: {log}")]
     Ended { log: String },
-    #[error("the new server does not listen on port {port}: {log}")]
-    Silent { port: u16, log: String },
+    #[error("the new server does not answer at {address}: {log}")]
+    Silent { address: String, log: String },
+    #[error("it cannot listen on port {port} of this machine: {why}")]
+    Taken { port: u16, why: String },
     #[error("the new server holds {found} keys {when}; the snapshot's bytes say {least} to {most}")]
     Count { when: &'static str, found: u64, least: u64, most: u64 },
     #[error("the append-only file was not written: {why}")]
@@ -91,6 +93,9 @@ impl From<RestoreError> for Failure {
             RestoreError::Count { .. } => "Do not use what was restored. Retry, or choose another snapshot.",
             RestoreError::Ended { .. } | RestoreError::Silent { .. } | RestoreError::Aof { .. } => {
                 "Read redis.log in the target directory, then retry: a retry begins from nothing."
+            }
+            RestoreError::Taken { .. } => {
+                "End what listens there, or give the restore another port (0 takes a free one), then retry."
             }
             RestoreError::Running { .. } => "End that process, then retry.",
             RestoreError::NoAccount(_) => "Name another account as `run_as` in the inventory.",

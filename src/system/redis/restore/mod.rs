@@ -1,6 +1,6 @@
 //! The safe way back: a copy of the snapshot, proven before and after it is loaded, AOF off until the keys are counted;
 //! or a copy of the append-only file, cut, proven and loaded as it stands. Then what is declared for keys by their prefix,
-//! and the restart that shows that everything stays.
+//! and the restart that shows that everything stays. Only then does the server listen on its port.
 
 mod aof;
 mod error;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub use error::RestoreError;
 use load::{load, load_aof, loaded_info};
 pub use policy::{Applied, Policy, QUARANTINE, Rule};
-use server::{Keeping, Plan};
+use server::{Keeping, Leash, Plan};
 pub use target::MARKER;
 use target::{Done, Marker, Owner, Target};
 
@@ -164,6 +164,7 @@ impl Restore<'_> {
             directory: self.directory.to_owned(),
             port: 0,
             url: self.source_url.clone(),
+            door: self.source_url.clone(),
             databases: 0,
         };
         if let Some(marker) = &target.marker {
@@ -178,7 +179,7 @@ impl Restore<'_> {
         // Everything that can be refused is refused before a byte moves.
         let source = self.look().await?;
         let redis_version = self.fits(&plan, &source).await?;
-        let port = if self.port == 0 { free_port(self.directory)? } else { self.port };
+        let port = self.place()?;
         plan = plan.at(port, self.source_url)?;
         let mut marker = target.claim(owner, self.effect_key, &self.from.name(), port)?;
 
@@ -202,7 +203,7 @@ impl Restore<'_> {
         let usable = clock::boot_now();
         let expected = loaded.durable(&plan, &leash, &redis, &policy, report).await?;
         plan.stop(leash, &redis).await?;
-        let (mut leash, redis) = plan.start(Keeping::Everything).await?;
+        let (leash, redis) = plan.start(Keeping::Everything).await?;
         let info = loaded_info(&plan, &leash, &redis, report).await?;
         let keys = expected.check("after the restart on its append-only file", &info)?;
         let ended = clock::boot_now();
@@ -213,7 +214,7 @@ impl Restore<'_> {
             keys,
             expired: expected.survey.keys.saturating_sub(expected.removed + keys),
             bytes: loaded.bytes,
-            redis_version,
+            redis_version: redis_version.clone(),
             rdb_version: expected.survey.rdb_version,
             fetch_seconds: seconds(began, fetched),
             load_seconds: seconds(fetched, usable),
@@ -223,7 +224,16 @@ impl Restore<'_> {
             cut_commands: loaded.cut_commands,
             policy,
         });
+        // Recorded before anybody can write: what is written from now on is no longer thrown away by a retry.
         target::save(self.directory, &marker)?;
+        let mut leash = match self.open(&plan, leash, redis, &redis_version, report).await {
+            Ok(leash) => leash,
+            Err(error) => {
+                marker.done = None;
+                target::save(self.directory, &marker)?;
+                return Err(error);
+            }
+        };
         let pid = leash.pid();
         leash.release();
         restored(&plan, &marker, pid, false)
@@ -234,8 +244,39 @@ impl Restore<'_> {
     async fn already(&self, plan: &Plan, marker: &Marker, pid: u32) -> Option<Restored> {
         let same = marker.effect_key == self.effect_key && marker.snapshot == self.from.name();
         let restored = restored(plan, marker, pid, true).filter(|_| same)?;
-        let info = Redis::connect(&plan.url).await.ok()?.info().await.ok()?;
-        (!info.flag("loading") && info.flag("aof_enabled")).then_some(restored)
+        let (redis, info) = plan.answering().await?;
+        if info.flag("loading") || !info.flag("aof_enabled") {
+            return None;
+        }
+        // Killed after the proof, before anybody was let in.
+        if info.number("tcp_port") == Some(0) {
+            plan.listen(&redis).await.ok()?;
+        }
+        Some(restored)
+    }
+
+    async fn open(
+        &self,
+        plan: &Plan,
+        leash: Leash,
+        redis: Redis,
+        version: &str,
+        report: Report<'_>,
+    ) -> Result<Leash, RestoreError> {
+        let (leash, redis) = plan.open(leash, redis, version).await?;
+        loaded_info(plan, &leash, &redis, report).await?;
+        Ok(leash)
+    }
+
+    /// The port that will be listened on: free now.
+    fn place(&self) -> Result<u16, RestoreError> {
+        if self.port == 0 {
+            return free_port(self.directory);
+        }
+        match std::net::TcpListener::bind(("127.0.0.1", self.port)) {
+            Ok(_) => Ok(self.port),
+            Err(error) => Err(RestoreError::Taken { port: self.port, why: error.to_string() }),
+        }
     }
 
     /// What the bucket says of the way to the point.
@@ -262,8 +303,7 @@ impl Restore<'_> {
             Source::Aof(manifest, _) => (&manifest.label, manifest.base.rdb_version, &manifest.source.redis_version),
         };
         let server = probe::probe(&plan.program, plan.account.as_ref(), wanted, self.cancel).await?;
-        let major = server.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(u32::MAX);
-        if matches!(source, Source::Aof(..)) && major < 7 {
+        if matches!(source, Source::Aof(..)) && server::major(&server.version) < 7 {
             return Err(RestoreError::TooOld { server: server.version });
         }
         match server.reads {
@@ -322,7 +362,8 @@ impl Plan {
     /// The same, on this port.
     fn at(self, port: u16, source_url: &Secret) -> Result<Self, RestoreError> {
         let url = connect::at_address(source_url, "127.0.0.1", port)?;
-        Ok(Self { port, url, ..self })
+        let door = connect::at_socket(source_url, &self.socket())?;
+        Ok(Self { port, url, door, ..self })
     }
 }
 
@@ -361,11 +402,14 @@ pub async fn undo(drill: &str, system: &str, directory: &Path, source_url: &Secr
             directory: directory.to_owned(),
             port: 0,
             url: source_url.clone(),
+            door: source_url.clone(),
             databases: 0,
         };
-        if let Some(pid) = plan.at(marker.port, source_url)?.leftover().await? {
+        let plan = plan.at(marker.port, source_url)?;
+        if let Some(pid) = plan.leftover().await? {
             server::end(pid).await?;
         }
+        plan.remove_socket();
     }
     target.remove()
 }

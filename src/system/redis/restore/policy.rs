@@ -87,7 +87,7 @@ pub async fn apply(
     if rules.is_empty() {
         return Ok(Vec::new());
     }
-    let redis = Redis::connect(&plan.url).await?;
+    let redis = Redis::connect(&plan.door).await?;
     let info = redis.info().await?;
     // Never another server: ours is the process that we have just started, with the configuration that we wrote.
     if info.number("process_id") != Some(leash.pid().into())
@@ -100,7 +100,7 @@ pub async fn apply(
     let mut lane = Lane::new(report, "policy", Unit::Keys, Some(info.keys()));
     let mut seen = 0;
     for db in info.keyspace().into_keys() {
-        let redis = Redis::connect_to(&plan.url, db).await?;
+        let redis = Redis::connect_to(&plan.door, db).await?;
         let mut cursor = 0;
         loop {
             let (next, page) = page(&redis, cursor).await?;
@@ -170,8 +170,8 @@ async fn treat(redis: &Redis, rules: &[Rule], page: Vec<Vec<u8>>, done: &mut [u6
 /// Looks again: keys that are there and must not be, a rule; what stays is counted.
 async fn left(plan: &Plan, rules: &[Rule], done: &mut [u64]) -> Result<Vec<u64>, RestoreError> {
     let mut left = vec![0; rules.len()];
-    for db in Redis::connect(&plan.url).await?.info().await?.keyspace().into_keys() {
-        let redis = Redis::connect_to(&plan.url, db).await?;
+    for db in Redis::connect(&plan.door).await?.info().await?.keyspace().into_keys() {
+        let redis = Redis::connect_to(&plan.door, db).await?;
         let mut cursor = 0;
         loop {
             let (next, page) = page(&redis, cursor).await?;

@@ -1,8 +1,11 @@
 //! The server of a restore: its configuration, its start, its end.
+//!
+//! Until it is proven it is reached by a socket that only we and its own account can open: nobody writes into what is still
+//! being restored, and nobody reads what may yet be thrown away.
 
 use std::ffi::OsStr;
 use std::fs::Permissions;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +25,8 @@ const LISTEN: Duration = Duration::from_secs(60);
 /// Until a server that was told to stop has stopped.
 const STOP: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
+/// Bytes of a socket's path; Linux takes 107, others fewer.
+const SOCKET_PATH: usize = 100;
 
 /// What every configuration of one restore has in common.
 pub struct Plan {
@@ -29,10 +34,21 @@ pub struct Plan {
     pub account: Option<Account>,
     pub directory: PathBuf,
     pub port: u16,
-    /// Where the server will answer, with the source's user and password.
+    /// Where the server will answer everybody, with the source's user and password.
     pub url: Secret,
+    /// Where it answers us alone, with the same.
+    pub door: Secret,
     /// Databases of the snapshot.
     pub databases: u32,
+}
+
+/// Who can come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Open {
+    /// By the socket only.
+    ToUs,
+    /// By its port.
+    ToAll,
 }
 
 /// How the server keeps its data.
@@ -59,11 +75,25 @@ impl Plan {
         self.directory.join("redis.log")
     }
 
+    /// A folder of mode 0700: the data's own, or one with a shorter path.
+    fn socket_folder(&self) -> PathBuf {
+        let data = self.data();
+        if data.as_os_str().len() + "/redis.sock".len() <= SOCKET_PATH {
+            return data;
+        }
+        let name = Digest::of(data.as_os_str().as_encoded_bytes()).short();
+        std::env::temp_dir().join(format!("lifeboat-{name}"))
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.socket_folder().join("redis.sock")
+    }
+
     /// The configuration. Passwords stand in it only as SHA-256.
-    fn config(&self, keeping: Keeping) -> Result<String, RedisError> {
+    fn config(&self, keeping: Keeping, open: Open) -> Result<String, RedisError> {
         let mut lines = vec![
             "bind 127.0.0.1".to_owned(),
-            format!("port {}", self.port),
+            format!("port {}", if open == Open::ToAll || mutant::removes("7c") { self.port } else { 0 }),
             "protected-mode yes".to_owned(),
             "daemonize no".to_owned(),
             format!("dir {}", quote(self.data())),
@@ -71,6 +101,10 @@ impl Plan {
             "dbfilename dump.rdb".to_owned(),
             format!("databases {}", self.databases.max(16)),
         ];
+        if open == Open::ToUs {
+            lines.push(format!("unixsocket {}", quote(self.socket())));
+            lines.push("unixsocketperm 700".to_owned());
+        }
         let info = connect::parse(&self.url)?;
         if let Some(password) = info.redis_settings().password() {
             let everything = format!("on #{} allkeys allchannels allcommands", Digest::of(password.as_bytes()));
@@ -107,10 +141,10 @@ impl Plan {
         Ok(lines.join("\n") + "\n")
     }
 
-    fn write_config(&self, keeping: Keeping) -> Result<(), RestoreError> {
+    fn write_config(&self, keeping: Keeping, open: Open) -> Result<(), RestoreError> {
         let path = self.config_file();
         let io = |source| RestoreError::Io { operation: "writing", path: path.clone(), source };
-        let text = self.config(keeping)?;
+        let text = self.config(keeping, open)?;
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
             _ => {}
@@ -131,7 +165,23 @@ impl Plan {
         std::fs::set_permissions(&self.directory, Permissions::from_mode(0o711)).map_err(io(&self.directory))?;
         std::fs::create_dir(&data).map_err(io(&data))?;
         std::fs::set_permissions(&data, Permissions::from_mode(0o700)).map_err(io(&data))?;
-        self.give(&data)
+        self.give(&data)?;
+        let folder = self.socket_folder();
+        if folder == data {
+            return Ok(());
+        }
+        self.remove_socket();
+        // Fails on whatever else is there: nobody else's folder is taken for ours.
+        std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(io(&folder))?;
+        self.give(&folder)
+    }
+
+    /// The socket's folder where it is not below the data.
+    pub fn remove_socket(&self) {
+        let folder = self.socket_folder();
+        if folder != self.data() {
+            let _ = std::fs::remove_dir_all(folder);
+        }
     }
 
     pub fn give(&self, path: &Path) -> Result<(), RestoreError> {
@@ -143,15 +193,43 @@ impl Plan {
         })
     }
 
-    /// Starts the server and waits until it listens. It ends with the returned leash unless that is released.
+    /// Starts the server and waits until it answers us, and nobody else. It ends with the returned leash unless that is
+    /// released.
     pub async fn start(&self, keeping: Keeping) -> Result<(Leash, Redis), RestoreError> {
-        self.write_config(keeping)?;
+        self.launch(keeping, Open::ToUs).await
+    }
+
+    /// Lets everybody in, now and at every later start. What the server holds must have been proven, and recorded as proven.
+    pub async fn open(&self, leash: Leash, redis: Redis, version: &str) -> Result<(Leash, Redis), RestoreError> {
+        self.write_config(Keeping::Everything, Open::ToAll)?;
+        // Redis 6 takes no other port while it runs.
+        if major(version) < 7 {
+            self.stop(leash, &redis).await?;
+            return self.launch(Keeping::Everything, Open::ToAll).await;
+        }
+        self.listen(&redis).await?;
+        Ok((leash, redis))
+    }
+
+    /// Has a server that runs listen on its port.
+    pub async fn listen(&self, redis: &Redis) -> Result<(), RestoreError> {
+        let command = redis::cmd("CONFIG").arg("SET").arg("port").arg(self.port).to_owned();
+        match redis.query::<String>("CONFIG SET port", &command).await {
+            Ok(_) => Ok(()),
+            Err(RedisError::Command { why, .. }) => Err(RestoreError::Taken { port: self.port, why }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn launch(&self, keeping: Keeping, open: Open) -> Result<(Leash, Redis), RestoreError> {
+        self.write_config(keeping, open)?;
+        let url = if open == Open::ToAll { &self.url } else { &self.door };
         let spec = Spec::new(&self.program).arg(self.config_file()).cwd("/").run_as(self.account.clone());
         let leash = Leash(Some(spec.detach(&self.log())?));
         let until = clock::boot_now() + LISTEN;
         loop {
             // Another server may have the port; ours will then end by itself and say so in its log.
-            if let Ok(redis) = Redis::connect(&self.url).await
+            if let Ok(redis) = Redis::connect(url).await
                 && let Ok(info) = redis.info().await
                 && info.number("process_id") == leash.0.map(u64::from)
             {
@@ -161,7 +239,7 @@ impl Plan {
                 return Err(RestoreError::Ended { log: self.log_tail() });
             }
             if clock::boot_now() > until {
-                return Err(RestoreError::Silent { port: self.port, log: self.log_tail() });
+                return Err(RestoreError::Silent { address: connect::address(url)?, log: self.log_tail() });
             }
             clock::sleep(LOOK).await;
         }
@@ -203,12 +281,23 @@ impl Plan {
         lines[lines.len().saturating_sub(3)..].join(" · ")
     }
 
+    /// The server that was started with our configuration, where one answers: by its socket, or by its port.
+    pub async fn answering(&self) -> Option<(Redis, Info)> {
+        for url in [&self.door, &self.url] {
+            if let Ok(redis) = Redis::connect(url).await
+                && let Ok(info) = redis.info().await
+                && Path::new(info.text("config_file")) == self.config_file()
+            {
+                return Some((redis, info));
+            }
+        }
+        None
+    }
+
     /// The server that an earlier attempt started here and that still runs. Never another one: it must say that it was
     /// started with our configuration, or work in our directory.
     pub async fn leftover(&self) -> Result<Option<u32>, RestoreError> {
-        if let Ok(redis) = Redis::connect(&self.url).await
-            && let Ok(info) = redis.info().await
-            && Path::new(info.text("config_file")) == self.config_file()
+        if let Some((_, info)) = self.answering().await
             && let Some(pid) = info.number("process_id").and_then(|pid| u32::try_from(pid).ok())
         {
             return Ok(Some(pid));
@@ -282,6 +371,11 @@ fn is_alive(pid: u32) -> bool {
     kill(Pid::from_raw(raw), None) != Err(nix::errno::Errno::ESRCH) && !stat.contains(") Z ")
 }
 
+/// The first number of a version; all of them where it is none.
+pub fn major(version: &str) -> u32 {
+    version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(u32::MAX)
+}
+
 /// As `sdssplitargs` reads it.
 fn quote(text: impl AsRef<OsStr>) -> String {
     use std::os::unix::ffi::OsStrExt as _;
@@ -310,24 +404,27 @@ mod tests {
             directory: "/srv/re \"store\"\n".into(),
             port: 7000,
             url: Secret::new(url),
+            door: Secret::new(url),
             databases: 20,
         }
     }
 
     #[test]
     fn a_configuration_holds_no_password_and_no_line_from_a_path() {
-        let text = plan("redis://app:hunter22@127.0.0.1:7000/0").config(Keeping::Nothing).unwrap();
+        let text = plan("redis://app:hunter22@127.0.0.1:7000/0").config(Keeping::Nothing, Open::ToUs).unwrap();
         assert!(!text.contains("hunter22"));
         let hash = Digest::of(b"hunter22");
         assert!(text.contains(&format!("user default on #{hash} allkeys")), "{text}");
         assert!(text.contains(&format!("user \"app\" on #{hash} allkeys")), "{text}");
         assert!(text.contains("dir \"/srv/re \\\"store\\\"\\x0a/data\"\n"), "{text}");
+        assert!(text.contains("port 0\n") && text.contains("unixsocketperm 700\n"), "{text}");
         assert!(text.contains("appendonly no\nsave \"\"\n") && text.contains("databases 20\n"), "{text}");
-        let text = plan("redis://127.0.0.1:7000/0").config(Keeping::Everything).unwrap();
+        let text = plan("redis://127.0.0.1:7000/0").config(Keeping::Everything, Open::ToAll).unwrap();
         assert!(
             !text.contains("user ") && text.contains("appendonly yes\n") && text.contains("save 900 1\n"),
             "{text}"
         );
         assert!(!text.contains("replicaof"));
+        assert!(text.contains("port 7000\n") && !text.contains("unixsocket"), "{text}");
     }
 }
