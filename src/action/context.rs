@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::event::{Answer, Ask, Failure, Measure, Mode, Progress, Stream};
+use crate::event::{Answer, Ask, Failure, Identity, Measure, Mode, Progress, Stream};
 use crate::inventory::{Inventory, System};
 use crate::mutant;
 use crate::runbook::{Runbook, Step, placeholders};
@@ -36,6 +36,8 @@ pub struct Context {
     pub drill_dir: PathBuf,
     /// Addresses of the bound source systems, by name, without user or password.
     pub sources: Arc<BTreeMap<String, String>>,
+    /// Who answers for the step's system, as this drill has recorded it last.
+    pub answered: Option<Identity>,
     /// This program, for `restore_command` and `archive_command`.
     pub lifeboat: PathBuf,
     pub clock: SharedClock,

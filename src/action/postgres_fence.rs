@@ -82,7 +82,7 @@ async fn lift(context: &Context) -> Result<Outcome, Failure> {
     let (report, reports) = Reporter::channel(64);
     let undo = program(settings(system).undo, context);
     let work = async {
-        let said = postgres::unfence(&url, undo.as_ref(), &context.cancel, &report).await;
+        let said = postgres::unfence(&url, context.answered.as_ref(), undo.as_ref(), &context.cancel, &report).await;
         drop(report);
         said
     };

@@ -283,6 +283,7 @@ mod tests {
             variables: Arc::default(),
             drill_dir: "/nowhere".into(),
             sources: Arc::default(),
+            answered: None,
             lifeboat: "lifeboat".into(),
             clock: Arc::new(clock.clone()),
             redactor: Redactor::default(),

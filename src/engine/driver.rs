@@ -386,6 +386,7 @@ impl Driver {
             variables: Arc::new(snapshot.variables.clone()),
             drill_dir: self.fixed.dir.path().to_owned(),
             sources: self.fixed.sources.clone(),
+            answered: target.and_then(|system| Some(snapshot.identities.get(&system.name)?.1.clone())),
             lifeboat: self.fixed.lifeboat.clone(),
             clock: self.fixed.clock.clone(),
             redactor: self.fixed.redactor.clone(),

@@ -130,6 +130,8 @@ mutants! {
         says "another cluster was fenced";
     a_server_that_was_swapped: "row_02_a_server_swapped" without "2c" ("who answers, asked again before the intent")
         says "the server in its place was fenced";
+    a_fence_lifted_from_whom_it_finds: "row_02_only_the_server_that_was_fenced" without "2d" ("who answers, asked before it is opened")
+        says "the server in its place was opened";
     a_time_in_whichever_zone: "row_03_a_time" without "3" ("the offset that is mandatory") says "was taken for a moment";
     a_recovery_that_nobody_compares: "row_03_what" without "3b" ("the comparison with the WAL")
         says "passed in silence";

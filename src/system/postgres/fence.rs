@@ -5,6 +5,7 @@
 //! the end of WAL does not bring the fence along. What it cannot stop is said: the fencing role itself, and whoever may
 //! start another server on the same files.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
@@ -14,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::Url;
 use super::error::PgError;
-use super::identity::Identity;
+use super::identity::{Identity, facts_of};
 use super::report::Reporter;
 use crate::clock;
-use crate::event::{Facts, Failure};
+use crate::event::{self, Facts, Failure};
 use crate::mutant;
 use crate::process::Spec;
 use crate::secret::Secret;
@@ -185,9 +186,12 @@ fn unknown(url: &Url, error: PgError) -> Failure {
         .now("look at its machine; stop the server there, or cut it off, then retry")
 }
 
-/// Lifts the fence. `undo` is the inventory's command, run last.
+/// Lifts the fence of the server that was `fenced`, and of no other one: what answers at its address by now may be a clone,
+/// or another fence's. That it was started again does not count: the fence outlives that. `undo` is the inventory's command,
+/// run last.
 pub async fn unfence(
     url: &Secret,
+    fenced: Option<&event::Identity>,
     undo: Option<&Spec>,
     cancel: &CancellationToken,
     report: &Reporter,
@@ -195,6 +199,18 @@ pub async fn unfence(
     let url = Url::parse(url)?;
     let said = match url.connect().await {
         Ok(client) => {
+            let facts = facts_of(&client, &url.address()).await?;
+            if let Some(why) = stranger(fenced, &facts).filter(|_| !mutant::removes("2d")) {
+                return Err(Failure::new(
+                    format!("the fence was not lifted: {} may be another server than the one that was fenced", url.address()),
+                    why,
+                )
+                .now(
+                    "Nothing was done to it. Look what answers at that address. To open it all the same: take the lines \
+                     between \"lifeboat fence\" out of its pg_hba.conf, ALTER SYSTEM RESET default_transaction_read_only, \
+                     and reload it.",
+                ));
+            }
             let file = hba_path(&client).await?;
             let text = read_file(&client, &file).await?;
             if text.contains(BEGIN) {
@@ -323,6 +339,23 @@ async fn run_command(command: &Spec, cancel: &CancellationToken, report: &Report
         return Ok(());
     }
     Err(Failure::new(format!("`{}` failed", command.name()), format!("{} ({})", captured.stderr_text(), captured.end)))
+}
+
+/// Why a server with these facts is not known to be the one that was fenced.
+fn stranger(fenced: Option<&event::Identity>, facts: &BTreeMap<String, String>) -> Option<String> {
+    let before = match fenced {
+        Some(event::Identity::Server { facts }) => facts,
+        Some(other) => return Some(format!("this drill saw {}", other.words())),
+        None => return Some("this drill has not recorded who was fenced".to_owned()),
+    };
+    let told =
+        |facts: &BTreeMap<String, String>, name: &str| facts.get(name).map_or("not told".to_owned(), Clone::clone);
+    let names: BTreeSet<&String> = before.keys().chain(facts.keys()).collect();
+    let changed =
+        names.into_iter().filter(|name| *name != event::Identity::STARTED && before.get(*name) != facts.get(*name));
+    let changed: Vec<String> =
+        changed.map(|name| format!("{name}: {}, and was {}", told(facts, name), told(before, name))).collect();
+    (!changed.is_empty()).then(|| changed.join("; "))
 }
 
 #[cfg(test)]

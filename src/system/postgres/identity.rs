@@ -92,8 +92,12 @@ pub async fn identify(url: &Secret) -> event::Identity {
 
 async fn facts(url: &Secret) -> Result<BTreeMap<String, String>, PgError> {
     let url = Url::parse(url)?;
-    let client = url.connect().await?;
-    let identity = Identity::read(&client, &url.address()).await?;
+    facts_of(&url.connect().await?, &url.address()).await
+}
+
+/// What tells the server at the other end from all others.
+pub(super) async fn facts_of(client: &Client, address: &str) -> Result<BTreeMap<String, String>, PgError> {
+    let identity = Identity::read(client, address).await?;
     let row = client
         .query_one(
             "select to_char(pg_postmaster_start_time() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US UTC'),

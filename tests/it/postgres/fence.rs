@@ -1,6 +1,6 @@
 use lifeboat::process::Spec;
 use lifeboat::secret::Secret;
-use lifeboat::system::postgres::{Fence, How, Reporter, Url, prove_fenced, unfence};
+use lifeboat::system::postgres::{Fence, How, Reporter, Url, identify, prove_fenced, unfence};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::postgres::Primary;
@@ -29,6 +29,7 @@ async fn row_04_a_fenced_primary_takes_no_writes_until_it_is_lifted() {
     let failure = prove_fenced(&primary.url).await.unwrap_err();
     assert!(failure.what.contains("takes writes"), "{failure:?}");
 
+    let answered = identify(&primary.url).await;
     for _ in 0..2 {
         let evidence = fence(&primary.url).run().await.expect("the fence holds");
         assert_eq!(evidence.how, How::WriteRefused);
@@ -39,7 +40,9 @@ async fn row_04_a_fenced_primary_takes_no_writes_until_it_is_lifted() {
     assert!(app.connect().await.is_err(), "and none comes back");
     assert_eq!(primary.value("select count(*) from t").await, "1");
 
-    unfence(&primary.url, None, &CancellationToken::new(), &Reporter::silent()).await.expect("it is lifted");
+    unfence(&primary.url, Some(&answered), None, &CancellationToken::new(), &Reporter::silent())
+        .await
+        .expect("it is lifted");
     assert_eq!(std::fs::read_to_string(primary.data.join("pg_hba.conf")).unwrap(), hba);
     let written = async {
         // The reload reaches the postmaster a moment later.
