@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::inventory::{Encryption, Recipient, SecretRef};
 use crate::store::Keys;
 use crate::system::postgres::wal::{Fetch, Fetched, Location, Pushed, push};
 
@@ -35,6 +36,9 @@ enum Command {
         /// `sas_token = …`; for gs: a service account's JSON. Otherwise the usual places are looked at
         #[arg(long, value_name = "FILE")]
         keys: Option<PathBuf>,
+        /// A public key of age to encrypt to, age1…; may be given several times
+        #[arg(long, value_name = "RECIPIENT")]
+        encrypt_to: Vec<String>,
         /// %p
         #[arg(value_name = "PATH")]
         path: PathBuf,
@@ -51,6 +55,9 @@ enum Command {
         /// `sas_token = …`; for gs: a service account's JSON. Otherwise the usual places are looked at
         #[arg(long, value_name = "FILE")]
         keys: Option<PathBuf>,
+        /// The private key for what is encrypted, as age-keygen writes it
+        #[arg(long, value_name = "FILE")]
+        identity: Option<PathBuf>,
         /// Where a restore under way stages segments
         #[arg(long, value_name = "DIR")]
         stage: Option<PathBuf>,
@@ -136,6 +143,7 @@ struct Options {
     store: Option<String>,
     prefix: String,
     keys: Keys,
+    encryption: Encryption,
     stage: Option<PathBuf>,
     system_identifier: Option<u64>,
     end: Option<String>,
@@ -158,6 +166,10 @@ impl Options {
                 "--store" => options.store = Some(text()?),
                 "--prefix" => options.prefix = text()?,
                 "--keys" => options.keys = Keys::File(PathBuf::from(value)),
+                "--encrypt-to" => {
+                    options.encryption.encrypt_to.push(Recipient::parse(&text()?).map_err(|bad| bad.to_string())?);
+                }
+                "--identity" => options.encryption.identity = Some(SecretRef::File(PathBuf::from(value))),
                 "--stage" => options.stage = Some(PathBuf::from(value)),
                 "--system-id" => {
                     let id = text()?.parse().map_err(|_| "--system-id takes a number".to_owned())?;
@@ -172,6 +184,11 @@ impl Options {
 
     fn location(&self) -> Result<Location, String> {
         let url = self.store.clone().ok_or("--store says where the archive is, like file:///backups")?;
-        Ok(Location { url, prefix: self.prefix.clone(), keys: self.keys.clone() })
+        Ok(Location {
+            url,
+            prefix: self.prefix.clone(),
+            keys: self.keys.clone(),
+            encryption: self.encryption.clone().into(),
+        })
     }
 }

@@ -9,8 +9,8 @@ use indexmap::IndexMap;
 
 use super::raw::{self, Kind, Persistence, Reference};
 use super::{
-    Backups, Cadence, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo,
-    Schedule, SecretRef, Store, StoreKeys, StoreUrl, System, SystemDetail,
+    Backups, Cadence, Connections, Encryption, Fence, Inventory, KeyPolicy, PostgresSystem, Recipient, RedisSystem,
+    Reload, RestoreTo, Schedule, SecretRef, Store, StoreKeys, StoreUrl, System, SystemDetail,
 };
 use crate::digest::Digest;
 use crate::document::{Argv, Document, Place, Problems, Text, closest, list, slug};
@@ -60,7 +60,8 @@ impl<'a> Builder<'a> {
                 ];
                 let keys = keys.into_iter().filter_map(|(name, key)| Some((name, key?))).collect();
                 let keys = self.store_keys(&raw.url.0, keys, place);
-                (name.clone(), Store { name, url, keys, retain })
+                let encryption = self.encryption(raw.encrypt_to, raw.identity, raw.refuse_clear, place);
+                (name.clone(), Store { name, url, keys, encryption, retain })
             })
             .collect();
         let systems: IndexMap<String, System> = file
@@ -368,6 +369,45 @@ impl<'a> Builder<'a> {
             self.problems.error(Some(place.key(first).key_span()), format!("`{first}` alone opens nothing")).hint(both);
         }
         found
+    }
+
+    fn encryption(
+        &mut self,
+        to: Option<Vec<Text>>,
+        identity: Option<Reference>,
+        refuse_clear: bool,
+        place: Place<'_>,
+    ) -> Encryption {
+        let mut encrypt_to: Vec<Recipient> = Vec::new();
+        for (index, Text(text)) in to.into_iter().flatten().enumerate() {
+            let place = place.key("encrypt_to").index(index);
+            match Recipient::parse(&text) {
+                Ok(recipient) if encrypt_to.contains(&recipient) => {
+                    self.problems.warning(Some(place.span()), "this recipient is named already").hint("leave it out");
+                }
+                Ok(recipient) => encrypt_to.push(recipient),
+                // The schema has complained of an empty one.
+                Err(_) if text.is_empty() => {}
+                Err(bad) => {
+                    self.problems.error(Some(place.span()), bad.message).hint(bad.hint);
+                }
+            }
+        }
+        if let Some(Reference::Plain(_)) = &identity {
+            self.problems
+                .error(Some(place.key("identity").span()), "this is the private key itself, and files are copied and committed")
+                .hint("put it elsewhere and say where: identity = { file = \"path\" }, { env = \"NAME\" } or { command = [\"program\"] }; then have a new one made");
+        }
+        if refuse_clear && !place.key("encrypt_to").exists() {
+            self.problems
+                .error(
+                    Some(place.key("refuse_clear").key_span()),
+                    "what this store writes is in the clear, and would not be read",
+                )
+                .hint("name the public keys to encrypt to: encrypt_to = [\"age1…\"]");
+        }
+        let identity = identity.map(|raw| self.key(raw, place.key("identity")));
+        Encryption { encrypt_to, identity, refuse_clear }
     }
 
     fn key(&mut self, raw: Reference, place: Place<'_>) -> SecretRef {

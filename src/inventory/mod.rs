@@ -5,6 +5,7 @@ mod build;
 mod cadence;
 mod model;
 pub mod raw;
+mod recipient;
 mod secret_ref;
 mod sink;
 mod store_url;
@@ -18,6 +19,7 @@ pub use model::{
     Backups, Connections, Fence, Inventory, KeyPolicy, PostgresSystem, RedisSystem, Reload, RestoreTo, Schedule,
     SecretRef, Store, StoreKeys, System, SystemDetail,
 };
+pub use recipient::{BadRecipient, Encryption, Recipient};
 pub use sink::{EmailSink, HttpSink, NotifySink, Severity, SinkKind, SmtpTls};
 pub use store_url::{BadUrl, BucketUrl, Cloud, Endpoint, StoreUrl, is_loopback};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use super::Cadence;
 use super::sink::NotifySink;
+use super::{Cadence, Encryption};
 use crate::digest::Digest;
 use crate::event::Mode;
 use crate::runbook::{Contact, Objectives, SystemKind};
@@ -71,6 +71,7 @@ pub struct Store {
     pub url: String,
     /// The usual chain of the cloud's own tools when absent.
     pub keys: Option<StoreKeys>,
+    pub encryption: Encryption,
     pub retain: Option<Duration>,
 }
 

@@ -93,12 +93,7 @@ pub enum ScheduleMode {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend(
-    "x-noun" = "this store",
-    "x-not-yet" = {
-        "encrypt_to": "Lifeboat would write the backups in the clear; leave the key out and let the disk or the bucket encrypt"
-    }
-))]
+#[schemars(extend("x-noun" = "this store"))]
 pub struct Store {
     /// `file:///directory`, where a relative one counts from this file; `s3://bucket/prefix?region=eu-central-1`;
     /// `az://container/prefix?account=NAME`; or `gs://bucket/prefix`. With `&endpoint=https://host:port` when it is not the
@@ -119,6 +114,17 @@ pub struct Store {
     /// Of a Google store: a reference to the JSON of a service account's key. Without it the usual chain is asked:
     /// `GOOGLE_…` in the environment, what `gcloud` left, then the machine's service account.
     pub service_account: Option<Reference>,
+    /// Public keys of age, `age1…`: to each of them everything with content of the systems is encrypted before it leaves this
+    /// machine. `age-keygen` makes a pair. Older backups stay readable as they are.
+    #[serde(default)]
+    #[schemars(extend("minItems" = 1))]
+    pub encrypt_to: Option<Vec<Text>>,
+    /// A reference to the private keys that go with `encrypt_to`, as `age-keygen` writes them; only looked up by who reads
+    /// a backup. A machine that only takes backups is better off without.
+    pub identity: Option<Reference>,
+    /// Reads nothing that is not encrypted: for a store whose older backups are gone or were encrypted by `store rekey`.
+    #[serde(default)]
+    pub refuse_clear: bool,
     /// How long backups are kept.
     pub retain: Option<Lasting>,
 }

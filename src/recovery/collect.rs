@@ -29,7 +29,12 @@ pub fn bucket_of(inventory: &Inventory, system: &System) -> Result<Location, Fai
         Some(StoreKeys::SasToken(token)) => Keys::Given(Given::Azure(AzureKey::Sas(token.resolve()?))),
         Some(StoreKeys::ServiceAccount(json)) => Keys::Given(Given::Google(GoogleKey::Service(json.resolve()?))),
     };
-    Ok(Location { url: store.url.clone(), prefix: system.backups.prefix.clone(), keys })
+    Ok(Location {
+        url: store.url.clone(),
+        prefix: system.backups.prefix.clone(),
+        keys,
+        encryption: store.encryption.clone().into(),
+    })
 }
 
 /// Looks at the backups of these systems. One that cannot be looked at is a failure, not an empty window.

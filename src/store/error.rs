@@ -10,6 +10,7 @@ use crate::event::Failure;
 use crate::inventory::{BadUrl, Cloud};
 
 use super::keys::Given;
+use super::seal::Unreadable;
 
 /// Where a machine in a cloud is told who it is.
 const METADATA: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
@@ -30,6 +31,8 @@ pub enum StoreError {
     Exists { bucket: String, key: String },
     #[error("{key} in {bucket} is not what was stored: expected SHA-256 {expected}, found {found}")]
     Digest { bucket: String, key: String, expected: Digest, found: Digest },
+    #[error("{key} in {bucket} cannot be read: {why}")]
+    Sealed { bucket: String, key: String, why: Unreadable },
     #[error("{operation} {key} in {bucket} failed: {source}")]
     Io { operation: &'static str, bucket: String, key: String, source: Box<object_store::Error> },
     /// A server's word, or its silence; it was asked again as often as that helps.
@@ -169,6 +172,7 @@ impl StoreError {
         match self {
             Self::Cloud { cloud, trouble, .. } => Some(trouble.now(*cloud)),
             Self::BadUrl(error) => Some(error.hint),
+            Self::Sealed { why, .. } => Some(why.now()),
             Self::Keys { cloud, .. } => Some(Given::expected(*cloud)),
             Self::Url { .. } => {
                 Some("check the store's URL in the inventory, and that the directory is there and mounted")
@@ -226,6 +230,7 @@ impl From<StoreError> for Failure {
             StoreError::Keys { bucket, path, why, .. } => {
                 Self::new(format!("the keys for {bucket} cannot be read from {}", path.display()), why)
             }
+            StoreError::Sealed { bucket, key, why } => Self::new(format!("{key} in {bucket} cannot be read"), why),
             error @ StoreError::Url { .. } => Self::new("the store cannot be opened", error),
             error => Self::new("the bucket did not do what was asked", error),
         };

@@ -10,6 +10,7 @@ mod google;
 mod keys;
 mod lease;
 mod s3;
+mod seal;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::{StreamExt, TryStreamExt};
+use futures::{AsyncRead, StreamExt, TryStreamExt};
 use object_store::aws::AwsCredentialProvider;
 use object_store::azure::AzureCredentialProvider;
 use object_store::gcp::GcpCredentialProvider;
@@ -39,6 +40,8 @@ use cloud::Opened;
 pub use error::{StoreError, Trouble};
 pub use keys::{AzureKey, Given, GoogleKey, Keys, Pair};
 pub use lease::{Held, Lease, LeaseError, Terms};
+use seal::Sealer;
+pub use seal::{Encryption, Unreadable, is_of, is_sealed, made_for};
 
 /// Bytes that are asked for at once of an object that is streamed: a request has an end before which it must be done.
 const RANGE: u64 = 8 << 20;
@@ -76,6 +79,7 @@ pub struct Bucket {
     opener: Option<Opener>,
     /// By how much a time of modification may have been cut.
     grain: TimeDelta,
+    encryption: Encryption,
 }
 
 /// Where the keys of a bucket come from, for those that they are handed on to.
@@ -137,6 +141,7 @@ impl Bucket {
             cloud: Some(url.cloud),
             opener: Some(opener),
             grain: TimeDelta::milliseconds(999),
+            encryption: Encryption::default(),
         }
     }
 
@@ -154,7 +159,18 @@ impl Bucket {
         };
         let directory = Some((directory.to_owned(), opened));
         let (store, url) = (within(store, prefix), url.to_owned());
-        Ok(Self { store, name, url, directory, cloud: None, opener: None, grain: TimeDelta::zero() })
+        let (grain, encryption) = (TimeDelta::zero(), Encryption::default());
+        Ok(Self { store, name, url, directory, cloud: None, opener: None, grain, encryption })
+    }
+
+    /// The same bucket; what is sealed and opened from here on is for these.
+    pub fn encrypted(mut self, encryption: Encryption) -> Self {
+        self.encryption = encryption;
+        self
+    }
+
+    pub fn encryption(&self) -> &Encryption {
+        &self.encryption
     }
 
     /// Before anything is written: the store would make a directory that is missing, and what is written below a mount
@@ -217,6 +233,27 @@ impl Bucket {
     pub async fn read(&self, key: &str) -> Result<Bytes, StoreError> {
         let result = self.store.get(&Key::from(key)).await.map_err(|source| self.error("reading", key, source))?;
         result.bytes().await.map_err(|source| self.error("reading", key, source))
+    }
+
+    /// What [`Encryption::seal`] made of the object's content.
+    pub fn open_sealed(&self, key: &str, stored: Bytes) -> Result<Bytes, StoreError> {
+        self.encryption.open(stored).map_err(|why| why.of(&self.name, key))
+    }
+
+    /// The whole object, decrypted if it is encrypted.
+    pub async fn read_sealed(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.open_sealed(key, self.read(key).await?)
+    }
+
+    /// The same of what comes one after another; `head` are the first bytes of it, [`Encryption::HEAD`] of them when there are
+    /// as many.
+    pub async fn open_stream<R: AsyncRead + Unpin>(
+        &self,
+        key: &str,
+        head: &[u8],
+        stored: R,
+    ) -> Result<impl AsyncRead + use<R>, StoreError> {
+        self.encryption.open_async(head, stored).await.map_err(|why| why.of(&self.name, key))
     }
 
     /// The whole object, refused when it is not what was stored.
@@ -293,7 +330,7 @@ impl Bucket {
         self.store.delete(&Key::from(key)).await.map_err(|source| self.error("deleting", key, source))
     }
 
-    /// Begins a streaming write; nothing appears under `key` before [`Upload::finish`].
+    /// Begins a streaming write, encrypted where the bucket is; nothing appears under `key` before [`Upload::finish`].
     pub async fn upload(&self, key: &str) -> Result<Upload, StoreError> {
         self.is_still_there()?;
         let upload =
@@ -302,6 +339,7 @@ impl Bucket {
             bucket: self.clone(),
             key: key.to_owned(),
             writer: Some(WriteMultipart::new_with_chunk_size(upload, PART)),
+            sealer: self.encryption.sealer(),
             hasher: Hasher::default(),
             bytes: 0,
         })
@@ -328,12 +366,13 @@ fn within(store: impl ObjectStore, folder: &str) -> Arc<dyn ObjectStore> {
     }
 }
 
-/// A streaming write that is hashed on its way. Dropped before its end, it leaves nothing.
+/// A streaming write that is encrypted and hashed on its way. Dropped before its end, it leaves nothing.
 pub struct Upload {
     bucket: Bucket,
     key: String,
     /// Until the end.
     writer: Option<WriteMultipart>,
+    sealer: Option<Sealer>,
     hasher: Hasher,
     bytes: u64,
 }
@@ -341,6 +380,13 @@ pub struct Upload {
 impl Upload {
     /// Takes a chunk; waits while too many parts are in flight.
     pub async fn write(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
+        match self.sealer.as_mut().map(|sealer| sealer.write(chunk)) {
+            Some(sealed) => self.put(&sealed).await,
+            None => self.put(chunk).await,
+        }
+    }
+
+    async fn put(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         writer.wait_for_capacity(4).await.map_err(|source| self.bucket.error("writing", &self.key, source))?;
         self.hasher.update(chunk);
@@ -351,6 +397,9 @@ impl Upload {
 
     /// The object appears under its key.
     pub async fn finish(mut self) -> Result<Written, StoreError> {
+        if let Some(sealer) = self.sealer.take() {
+            self.put(&sealer.finish()).await?;
+        }
         if let Some(writer) = self.writer.take() {
             writer.finish().await.map_err(|source| self.bucket.error("writing", &self.key, source))?;
         }

@@ -6,6 +6,7 @@ mod check;
 mod cockpit;
 mod corpus;
 mod drill;
+mod encryption;
 mod history;
 mod invalid_files;
 mod kills;

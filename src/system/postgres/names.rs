@@ -79,6 +79,7 @@ impl Names {
         let failed = |error: &dyn std::fmt::Display| Failure::new("the tables' names cannot be stored", error);
         let raw = serde_json::to_vec(self).map_err(|error| failed(&error))?;
         let stored = zstd::bulk::compress(&raw, 3).map_err(|error| failed(&error))?;
+        let stored = bucket.encryption().seal(stored, None);
         let key = Self::key(label);
         let part = Part {
             key: key.clone(),
@@ -94,6 +95,7 @@ impl Names {
     pub async fn of_backup(bucket: &Bucket, manifest: &Manifest) -> Self {
         let Some(part) = &manifest.names else { return Self::default() };
         let Ok(stored) = bucket.read_verified(&part.key, part.digest).await else { return Self::default() };
+        let Ok(stored) = bucket.open_sealed(&part.key, stored) else { return Self::default() };
         let capacity = usize::try_from(part.raw_bytes).unwrap_or(usize::MAX).min(LARGEST);
         let raw = zstd::bulk::decompress(&stored, capacity).unwrap_or_default();
         serde_json::from_slice(&raw).unwrap_or_default()

@@ -1,14 +1,17 @@
-//! A file on its way into the bucket and back: compressed, and hashed on both sides of the compression.
+//! A file on its way into the bucket and back: compressed, encrypted where the bucket is, and hashed on both sides.
 
 use std::io;
+use std::sync::{Arc, Mutex};
 
 use async_compression::tokio::write::{ZstdDecoder, ZstdEncoder};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::compat::{FuturesAsyncReadCompatExt as _, TokioAsyncReadCompatExt as _};
+use tokio_util::io::StreamReader;
 
 use super::lane::Lane;
 use crate::digest::{Digest, Hasher};
-use crate::store::{Bucket, StoreError, Written};
+use crate::store::{Bucket, Encryption, StoreError, Written};
 
 /// Bytes read at once.
 const CHUNK: usize = 256 * 1024;
@@ -87,29 +90,47 @@ pub async fn unpack(
         expected: expected.to_string(),
         found: found.to_string(),
     };
-    let mut stream = std::pin::pin!(bucket.stream(what.object).await?);
+    let mut chunks = Box::pin(bucket.stream(what.object).await?);
+    let first = chunks.next().await.transpose()?.unwrap_or_default();
+    let head = first.slice(..first.len().min(Encryption::HEAD));
+    let seen = Arc::new(Mutex::new((Hasher::default(), before)));
+    let counted = Arc::clone(&seen);
+    let chunks = stream::iter([Ok(first)]).chain(chunks).map(move |chunk| {
+        let chunk = chunk.map_err(io::Error::other)?;
+        let mut counted = counted.lock().expect("hashing does not panic");
+        counted.0.update(&chunk);
+        counted.1 += chunk.len() as u64;
+        Ok::<_, io::Error>(chunk)
+    });
+    let opened = bucket.open_stream(what.object, &head, StreamReader::new(chunks).compat()).await?;
+    let mut opened = std::pin::pin!(opened.compat());
     let mut decoder = ZstdDecoder::new(Vec::with_capacity(CHUNK));
-    let (mut stored, mut stored_bytes) = (Hasher::default(), before);
     let (mut raw, mut raw_bytes) = (Hasher::default(), 0);
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk?;
-        stored.update(&chunk);
-        stored_bytes += chunk.len() as u64;
-        // In small pieces, so that a bomb is noticed before it has grown.
-        for piece in chunk.chunks(4096) {
-            if let Err(error) = decoder.write_all(piece).await {
-                return Err(differs("zstd data", &"intact", &error));
+    // In small pieces, so that a bomb is noticed before it has grown.
+    let mut piece = [0; 4096];
+    loop {
+        let n = match opened.read(&mut piece).await {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(error) => {
+                return Err(match error.downcast::<StoreError>() {
+                    Ok(error) => error.into(),
+                    Err(error) => differs("encryption", &"intact", &error),
+                });
             }
-            let plain = decoder.get_ref();
-            raw_bytes += plain.len() as u64;
-            if raw_bytes > what.raw_bytes {
-                return Err(differs("bytes unpacked", &what.raw_bytes, &"more"));
-            }
-            raw.update(plain);
-            file.write_all(plain).await.map_err(io_error("writing the copy"))?;
-            decoder.get_mut().clear();
+        };
+        if let Err(error) = decoder.write_all(&piece[..n]).await {
+            return Err(differs("zstd data", &"intact", &error));
         }
-        lane.at(stored_bytes);
+        let plain = decoder.get_ref();
+        raw_bytes += plain.len() as u64;
+        if raw_bytes > what.raw_bytes {
+            return Err(differs("bytes unpacked", &what.raw_bytes, &"more"));
+        }
+        raw.update(plain);
+        file.write_all(plain).await.map_err(io_error("writing the copy"))?;
+        decoder.get_mut().clear();
+        lane.at(seen.lock().expect("hashing does not panic").1);
     }
     if let Err(error) = decoder.shutdown().await {
         return Err(differs("zstd data", &"whole", &error));
@@ -119,6 +140,7 @@ pub async fn unpack(
     raw.update(plain);
     file.write_all(plain).await.map_err(io_error("writing the copy"))?;
     file.sync_all().await.map_err(io_error("syncing the copy"))?;
+    let (stored, stored_bytes) = seen.lock().expect("hashing does not panic").clone();
     for (field, expected, found) in
         [("SHA-256", what.stored_digest, stored.finish()), ("SHA-256 unpacked", what.raw_digest, raw.finish())]
     {

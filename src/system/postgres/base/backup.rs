@@ -184,6 +184,7 @@ impl Backup {
     async fn store_manifest(&self, label: &str, raw: &[u8]) -> Result<Part, PgError> {
         let key = format!("base/{label}/backup_manifest.zst");
         let stored = zstd::bulk::compress(raw, 3).map_err(PgError::io("compressing the backup's manifest"))?;
+        let stored = self.bucket.encryption().seal(stored, None);
         let (digest, bytes) = (crate::digest::Digest::of(&stored), stored.len() as u64);
         self.bucket.create(&key, stored).await?;
         Ok(Part { key, digest, bytes, raw_bytes: raw.len() as u64 })

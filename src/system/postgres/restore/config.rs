@@ -157,9 +157,11 @@ const PROMOTED: &str = "promoted.conf";
 pub fn switch_to_promoted(data: &Path) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(format!("configuring the server in {} failed", data.display()), error);
     // Nothing is fetched any more, and the next backup of this server must not hold them.
-    match std::fs::remove_file(data.join(super::target::OURS).join(super::target::KEYS)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+    for name in [super::target::KEYS, super::target::IDENTITY] {
+        match std::fs::remove_file(data.join(super::target::OURS).join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
     }
     match std::fs::rename(data.join(super::target::OURS).join(PROMOTED), data.join("postgresql.conf")) {
         // An earlier attempt was here.

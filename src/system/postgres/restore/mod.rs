@@ -35,7 +35,7 @@ use crate::clock;
 use crate::event::{Failure, Lsn, RecoveryTarget, Unit};
 use crate::process::{Account, Spec, free_ports};
 use crate::secret::Secret;
-use crate::store::{Bucket, Keys};
+use crate::store::{Bucket, Encryption, Keys};
 
 pub(super) use assert::assert_not_archiving;
 pub use assert::locked_tables;
@@ -348,7 +348,25 @@ impl Restore {
                 Keys::File(target.ours(target::KEYS))
             }
         };
-        Ok(Location { url: self.bucket.url().to_owned(), prefix: self.location.prefix.clone(), keys })
+        let (url, prefix) = (self.bucket.url().to_owned(), self.location.prefix.clone());
+        Ok(Location { url, prefix, keys, encryption: self.server_encryption(target, account)? })
+    }
+
+    /// The same of the private keys that WAL is read with.
+    fn server_encryption(&self, target: &Target, account: Option<&Account>) -> Result<Encryption, Failure> {
+        match self.bucket.encryption().identity() {
+            None => Ok(Encryption::default()),
+            Some(Ok(text)) => {
+                config::place(&target.path.join(target::OURS), target::IDENTITY, text.expose(), account)
+                    .map_err(|error| Failure::new("writing the identity for restore_command failed", error))?;
+                Ok(Encryption::by_file(target.ours(target::IDENTITY)))
+            }
+            // A backup in the clear is restored without.
+            Some(Err(why)) => {
+                tracing::warn!(why, "restore_command gets no identity");
+                Ok(Encryption::default())
+            }
+        }
     }
 
     /// Returns how much WAL the server may keep, in bytes: replayed segments stay until a restartpoint.

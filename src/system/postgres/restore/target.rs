@@ -28,6 +28,9 @@ pub const OURS: &str = ".lifeboat";
 /// In [`OURS`], until the promotion: the keys to the bucket, for the server's user alone.
 pub const KEYS: &str = "keys";
 
+/// The same of the private keys to read encrypted WAL with.
+pub const IDENTITY: &str = "identity";
+
 /// Who restores what, for the marker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -181,7 +181,7 @@ impl Work {
     }
 
     fn entries(&self, source: &mut PartReader, made: &mut HashSet<PathBuf>, buffer: &mut [u8]) -> Result<(), Trouble> {
-        let mut tar = zstd::stream::read::Decoder::new(source)?;
+        let mut tar = zstd::stream::read::Decoder::new(self.bucket.encryption().open_stream(source)?)?;
         while let Some(entry) = Entry::next(&mut tar).map_err(|error| match error {
             TarError::Io(error) => error.into(),
             error => Trouble::Damaged(error.to_string()),
@@ -357,6 +357,7 @@ pub async fn read_manifest(bucket: &Bucket, part: &Part) -> Result<PgManifest, F
     if Digest::of(&stored) != part.digest {
         return Err(damaged("it does not have the SHA-256 that manifest.json says".to_owned()));
     }
+    let stored = bucket.open_sealed(&part.key, stored).map_err(failed)?;
     let capacity = usize::try_from(part.raw_bytes.min(1 << 30)).unwrap_or(0);
     let raw = zstd::bulk::decompress(&stored, capacity).map_err(|error| damaged(error.to_string()))?;
     PgManifest::parse(&raw).map_err(damaged)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::name::{BadSegment, Header, WalFile};
-use crate::store::{Bucket, Keys, StoreError};
+use crate::store::{Bucket, Encryption, Keys, StoreError};
 
 /// The archive's identity.
 pub const ARCHIVE: &str = "archive.json";
@@ -91,16 +91,18 @@ pub struct Location {
     pub url: String,
     pub prefix: String,
     pub keys: Keys,
+    pub encryption: Encryption,
 }
 
 impl Location {
-    /// With the usual keys.
+    /// With the usual keys, nothing encrypted.
     pub fn new(url: impl Into<String>, prefix: impl Into<String>) -> Self {
-        Self { url: url.into(), prefix: prefix.into(), keys: Keys::Usual }
+        Self { url: url.into(), prefix: prefix.into(), keys: Keys::Usual, encryption: Encryption::default() }
     }
 
     pub fn open(&self) -> Result<Bucket, StoreError> {
-        Bucket::open_with(&self.url, &self.prefix, &self.keys)
+        let bucket = Bucket::open_with(&self.url, &self.prefix, &self.keys)?;
+        Ok(bucket.encrypted(self.encryption.clone()))
     }
 }
 
@@ -131,14 +133,14 @@ pub async fn claim(bucket: &Bucket, id: ArchiveId) -> Result<(), WalError> {
     Ok(())
 }
 
-/// A file's content out of the bucket, decompressed and checked against its name; `None` when it is definitely not there.
+/// A file's content out of the bucket, decrypted, decompressed and checked against its name; `None` when it is definitely not there.
 pub async fn read_file(
     bucket: &Bucket,
     file: &WalFile,
     system_identifier: Option<u64>,
 ) -> Result<Option<Vec<u8>>, WalError> {
     match read_stored(bucket, file).await? {
-        Some(stored) => unpack(bucket, file, &stored, system_identifier).map(Some),
+        Some(stored) => unpack(bucket, file, stored, system_identifier).map(Some),
         None => Ok(None),
     }
 }
@@ -156,13 +158,13 @@ pub(super) async fn read_stored(bucket: &Bucket, file: &WalFile) -> Result<Optio
 pub(super) fn unpack(
     bucket: &Bucket,
     file: &WalFile,
-    stored: &[u8],
+    stored: Bytes,
     system_identifier: Option<u64>,
 ) -> Result<Vec<u8>, WalError> {
     if !file.is_wal() {
-        return Ok(stored.to_owned());
+        return Ok(stored.to_vec());
     }
-    let bytes = decompress(stored).map_err(|why| {
+    let bytes = decompress(&bucket.open_sealed(&file.key(), stored)?).map_err(|why| {
         let bucket = bucket.name().to_owned();
         WalError::Damaged { key: file.key(), bucket, why }
     })?;

@@ -15,6 +15,9 @@ pub fn archive_command(program: &Path, location: &Location) -> String {
 pub fn restore_command(program: &Path, fetch: &Fetch) -> String {
     let mut text = line(program, "fetch", &fetch.location);
     let mut option = |name: &str, value: &str| text.push_str(&format!(" {name} {}", quoted(value)));
+    if let Some(identity) = fetch.location.encryption.identity_file() {
+        option("--identity", &identity.to_string_lossy());
+    }
     if let Some(stage) = &fetch.stage {
         option("--stage", &stage.to_string_lossy());
     }
@@ -37,6 +40,11 @@ fn line(program: &Path, what: &str, location: &Location) -> String {
     if let Keys::File(path) = &location.keys {
         text.push_str(&format!(" --keys {}", quoted(&path.to_string_lossy())));
     }
+    if what == "push" {
+        for recipient in location.encryption.recipients() {
+            text.push_str(&format!(" --encrypt-to {}", quoted(recipient.as_str())));
+        }
+    }
     text
 }
 
@@ -50,12 +58,13 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Given, Pair};
+    use crate::store::{Encryption, Given, Pair};
 
     #[test]
     fn row_08_nothing_in_a_path_reaches_the_shell() {
         let (url, prefix) = ("file:///b; touch $(x)".to_owned(), "it's 100%".to_owned());
-        let location = Location { url, prefix, keys: Keys::File("/run/keys;".into()) };
+        let location =
+            Location { url, prefix, keys: Keys::File("/run/keys;".into()), encryption: Encryption::default() };
         assert_eq!(
             archive_command(Path::new("/opt/life boat"), &location),
             r"exec '/opt/life boat' wal push --store 'file:///b; touch $(x)' --prefix 'it'\''s 100%%' --keys '/run/keys;' %p"
@@ -67,7 +76,7 @@ mod tests {
         let secret = |text: &str| crate::secret::Secret::new(text);
         let keys = Given::S3(Pair { access_key: secret("AKIA"), secret_key: secret("hunter2"), session_token: None });
         let (url, prefix) = ("s3://acme/x?region=r&endpoint=https://h".to_owned(), String::new());
-        let location = Location { url, prefix, keys: Keys::Given(keys) };
+        let location = Location { url, prefix, keys: Keys::Given(keys), encryption: Encryption::default() };
         assert_eq!(
             archive_command(Path::new("/l"), &location),
             "exec /l wal push --store 's3://acme/x?region=r&endpoint=https://h' %p"

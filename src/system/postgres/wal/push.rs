@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::archive::{ArchiveId, WalError, claim, compress, read_file};
+use super::archive::{ArchiveId, WalError, claim, compress, read_stored, unpack};
 use super::name::{BadSegment, Header, WalFile};
-use crate::store::{Bucket, StoreError};
+use crate::store::{self, Bucket, StoreError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
@@ -24,16 +24,25 @@ pub async fn push(bucket: &Bucket, path: &Path) -> Result<Pushed, WalError> {
         let header = Header::check(&name, &bytes, None)?;
         let id = ArchiveId { system_identifier: header.system_identifier, segment_size: header.segment_size };
         claim(bucket, id).await?;
-        compress(&bytes).map_err(io("compressing"))?
+        bucket.encryption().seal(compress(&bytes).map_err(io("compressing"))?, Some(&bytes))
     } else {
         bytes.clone()
     };
     match bucket.create(&file.key(), stored).await {
         Ok(()) => Ok(Pushed::Stored),
-        Err(StoreError::Exists { .. }) => match read_file(bucket, &file, None).await? {
-            Some(there) if there == bytes => Ok(Pushed::AlreadyThere),
-            _ => Err(WalError::Conflict { name, bucket: bucket.name().to_owned() }),
-        },
+        Err(StoreError::Exists { .. }) if is_there(bucket, &file, bytes).await? => Ok(Pushed::AlreadyThere),
+        Err(StoreError::Exists { .. }) => Err(WalError::Conflict { name, bucket: bucket.name().to_owned() }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the archive has this content under the file's name. An encrypted object says it itself: who pushes has no key to
+/// read it with.
+async fn is_there(bucket: &Bucket, file: &WalFile, bytes: Vec<u8>) -> Result<bool, WalError> {
+    let Some(stored) = read_stored(bucket, file).await? else { return Ok(false) };
+    if let Some(same) = store::is_of(&stored, &bytes) {
+        return Ok(same);
+    }
+    let (bucket, file) = (bucket.clone(), file.clone());
+    Ok(unpack(&bucket, &file, stored, None)? == bytes)
 }

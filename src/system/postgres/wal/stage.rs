@@ -118,7 +118,7 @@ impl Stager {
             // Without a failure it ends only when it is cancelled.
             let Some(stored) = stored.blocking_recv() else { return Ok(()) };
             if index >= passed {
-                outstanding.push_back((index, self.deliver(name, &stored?)?));
+                outstanding.push_back((index, self.deliver(name, stored?)?));
             }
         }
         self.publish(self.plan.len() as u64, 0)
@@ -157,7 +157,7 @@ impl Stager {
         receiver
     }
 
-    fn deliver(&self, name: &str, stored: &[u8]) -> Result<PathBuf, WalError> {
+    fn deliver(&self, name: &str, stored: Bytes) -> Result<PathBuf, WalError> {
         let bytes = unpack(&self.bucket, &parse(name)?, stored, Some(self.system_identifier))?;
         let (scratch, path) = (self.directory.join(".coming"), self.directory.join(name));
         let io = |operation, path: &PathBuf| {

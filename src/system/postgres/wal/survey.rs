@@ -112,7 +112,7 @@ impl Survey<'_> {
             let mut found = Vec::new();
             for key in self.indexes.keys(listed) {
                 // One that is gone, damaged or another's is as good as none.
-                let index = self.bucket.read(key).await.ok().and_then(|bytes| Index::parse(&bytes).ok());
+                let index = self.bucket.read_sealed(key).await.ok().and_then(|bytes| Index::parse(&bytes).ok());
                 let own = |index: &Index| {
                     index.is_of(coming, self.system_identifier) && Index::key(listed, index.summary.before) == *key
                 };
@@ -281,7 +281,9 @@ impl<V: FnMut(Found<'_>) -> ControlFlow<()>> Look<'_, V> {
         let says_nothing = before.is_none() && joined.first.is_none();
         if joined.is_complete() && !says_nothing {
             self.before = Some(Known::State(index.summary.after, state.clone()));
-            if self.survey.keep {
+            // What was encrypted for a reader is not told in the clear.
+            let encryption = self.survey.bucket.encryption();
+            if self.survey.keep && (encryption.is_on() || !encryption.may_read()) {
                 self.to_keep.push((Index::key(listed, before), index.to_bytes()));
             }
             if self.to_keep.len() >= AT_ONCE {
@@ -308,7 +310,10 @@ impl<V: FnMut(Found<'_>) -> ControlFlow<()>> Look<'_, V> {
             return;
         }
         let bucket = self.survey.bucket;
-        let written = stream::iter(due).map(async |(key, bytes)| bucket.create(&key, bytes).await);
+        let written = stream::iter(due).map(async |(key, bytes)| {
+            let sealed = bucket.encryption().seal(bytes, None);
+            bucket.create(&key, sealed).await
+        });
         let written: Vec<Result<(), StoreError>> = self.runtime.block_on(written.buffer_unordered(AT_ONCE).collect());
         // Somebody else may have read the same.
         let refused =

@@ -13,7 +13,7 @@ use super::super::name::{BadSegment, Header, Segment, WalFile};
 use super::damage::Damage;
 use super::page::{Version, u16_at, u32_at};
 use super::scan::{Scanner, SegmentScan};
-use crate::store::Bucket;
+use crate::store::{Bucket, StoreError, Unreadable};
 
 /// Read or decompressed at once: small enough to stay in the processor's cache until it is scanned.
 const CHUNK: usize = 256 << 10;
@@ -142,6 +142,13 @@ impl<'a> Loader<'a> {
             }
             Source::Bucket { bucket, runtime } => match runtime.block_on(bucket.read(&listed.key)) {
                 Ok(stored) if compressed => {
+                    let stored = match bucket.open_sealed(&listed.key, stored) {
+                        Ok(stored) => stored,
+                        Err(StoreError::Sealed { why: Unreadable::Damaged(why), .. }) => {
+                            return Ok(Err(Damage::Compressed { name: listed.segment.to_string(), why }));
+                        }
+                        Err(error) => return Err(error.into()),
+                    };
                     let stored = Decoder::with_context(&stored[..], &mut self.decompressor);
                     Ok(self.chunks.compressed(listed, stored))
                 }
