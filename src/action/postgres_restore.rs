@@ -26,6 +26,10 @@ async fn perform(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
     let point = context.recovery_point()?;
     let location = context.location(system)?;
+    // It is handed on to the restored server's restore_command.
+    if let Some(Ok(identity)) = location.encryption.identity() {
+        identity.expose().lines().filter(|line| !line.starts_with('#')).for_each(|key| context.redactor.learn(key));
+    }
     // The window of now, not of the moment of choosing: what was pruned or went missing since is found before a byte moves.
     let window = recovery::collect(&context.inventory, std::slice::from_ref(&system.name), context.incident()).await?;
     let plan = recovery::plan(&window, &system.name, &Wanted::of(&point, &system.name))?;

@@ -27,6 +27,7 @@ mod run;
 mod sandbox;
 mod schedule;
 mod setup;
+mod store;
 mod wal;
 
 use std::path::PathBuf;
@@ -120,6 +121,8 @@ enum Command {
     Schema(lint::SchemaArgs),
     /// A whole incident on this machine, to practise on
     Sandbox(sandbox::SandboxArgs),
+    /// What a store is encrypted to
+    Store(store::StoreArgs),
     /// Archive WAL and fetch it back: the archive_command and restore_command of PostgreSQL
     Wal(wal::Args),
     /// Print completions for a shell
@@ -183,6 +186,7 @@ fn dispatch(cli: Cli) -> std::result::Result<ExitCode, (CliError, bool)> {
         Some(Command::Lint(args)) => with_json(args.json, |_| lint::lint(args)),
         Some(Command::Schema(args)) => plain(lint::schema(args)),
         Some(Command::Sandbox(args)) => with_json(args.json(), |_| sandbox::run(&global, args)),
+        Some(Command::Store(args)) => with_json(args.json(), |_| store::run(args)),
         Some(Command::Wal(args)) => plain(wal::usage(args)),
         Some(Command::Completions(args)) => plain(completions::completions(args)),
         Some(Command::Man) => plain(completions::man()),

@@ -116,6 +116,9 @@ struct Build {
     /// The same seed makes the same rows
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Encrypt the backups to a key of the sandbox's own, with age
+    #[arg(long)]
+    encrypted: bool,
     /// Install missing servers with the system's package manager
     #[arg(long)]
     install: bool,
@@ -295,7 +298,7 @@ fn build(place: &Place, build: &Build) -> Result<Option<Status>> {
         plan.run()?;
     }
     let sandbox = enter(place, Intent::Build)?;
-    let options = Options { scale: build.scale, seed: build.seed, program };
+    let options = Options { scale: build.scale, seed: build.seed, encrypted: build.encrypted, program };
     let began = clock::boot_now();
     let tell = |line: &str| {
         let seconds = clock::boot_now().saturating_sub(began).as_secs_f64();

@@ -17,6 +17,7 @@ pub mod proof;
 pub mod prune;
 mod rates;
 mod refusal;
+pub mod rekey;
 mod retention;
 mod settle;
 mod suspects;

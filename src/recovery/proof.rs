@@ -54,6 +54,17 @@ pub struct Tested {
     pub rows: BTreeMap<String, u64>,
 }
 
+impl Tested {
+    /// What of it may be told to whoever reads the bucket: names of tables are content.
+    pub(super) fn clear(&self) -> Self {
+        let says = match self.passed {
+            true => self.says.clone(),
+            false => "what failed is told to those who have the identity".to_owned(),
+        };
+        Self { says, checks: Vec::new(), rows: BTreeMap::new(), ..self.clone() }
+    }
+}
+
 /// A system to prove.
 pub struct Prove<'a> {
     pub inventory: &'a Inventory,
@@ -84,6 +95,8 @@ impl Prove<'_> {
                 .now("Take one with the runbook backup-now.")
         })?;
         let folder = format!("{folder}/{label}/");
+        // Without a key nothing is proven, and nothing disproven.
+        seen.bucket.read_vouched(&format!("{folder}manifest.json")).await?;
         let manifest = seen.bucket.read(&format!("{folder}manifest.json")).await?;
         let place = Throwaway::make(&self.system.restore.directory)?;
         let shown = match &self.system.detail {
@@ -131,7 +144,9 @@ impl Prove<'_> {
             Err(failure) => tested.says = failure.to_string(),
         }
         let key = format!("{folder}tested-{}.json", at.format("%Y%m%dT%H%M%SZ"));
-        let text = serde_json::to_vec_pretty(&tested)
+        let text = seen
+            .bucket
+            .seal_manifest(&key, &tested, &tested.clear())
             .map_err(|error| Failure::new(format!("what was found of {name} cannot be written"), error))?;
         seen.bucket
             .settle(&key, text)
@@ -311,8 +326,12 @@ pub(super) fn newest_record(objects: &[Object], within: impl Fn(&str) -> bool) -
 
 /// The record below this key, if it is one that this program can read.
 pub(super) async fn read(bucket: &Bucket, key: &str) -> Result<Result<Tested, String>, StoreError> {
-    let bytes = bucket.read(key).await?;
-    Ok(match serde_json::from_slice::<Tested>(&bytes) {
+    let opened = match bucket.read_manifest(key).await {
+        Ok(opened) => opened,
+        Err(StoreError::Sealed { why, .. }) => return Ok(Err(format!("{key} cannot be read: {why}"))),
+        Err(error) => return Err(error),
+    };
+    Ok(match serde_json::from_slice::<Tested>(&opened.json) {
         Ok(tested) if tested.format == FORMAT => Ok(tested),
         Ok(tested) => Err(format!("{key} is of format {}", tested.format)),
         Err(error) => Err(format!("{key} cannot be read: {error}")),

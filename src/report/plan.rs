@@ -336,7 +336,17 @@ fn store(store: &inventory::Store) -> Store {
             Some(keys) => keys.references().into_iter().map(reference).collect::<Vec<_>>().join(" and "),
             None if store.url.starts_with("file:") => "the directory's permissions".to_owned(),
             None => "the cloud's usual chain of credentials".to_owned(),
-        },
+        } + &encrypted(&store.encryption),
+    }
+}
+
+/// To whom; and where the key is that the restore needs.
+fn encrypted(encryption: &inventory::Encryption) -> String {
+    let to: Vec<String> = encryption.encrypt_to.iter().map(ToString::to_string).collect();
+    let by = encryption.identity.as_ref().map(|identity| format!(", read with {}", reference(identity)));
+    match to.is_empty() {
+        true => String::new(),
+        false => format!("; encrypted to {}{}", to.join(" and "), by.unwrap_or_default()),
     }
 }
 

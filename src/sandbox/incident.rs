@@ -102,6 +102,7 @@ impl Story<'_> {
         let part = |operation| move |failure: Failure| SandboxError::Part { operation, failure: Box::new(failure) };
         let open = |system| {
             Bucket::open(&layout.bucket_url(), system)
+                .map(|bucket| bucket.encrypted(layout.encryption().into()))
                 .map_err(|error| part("opening the bucket")(Failure::new("the bucket cannot be opened", error)))
         };
         let base = pg::Backup {

@@ -20,6 +20,19 @@ pub fn write(layout: &Layout, passwords: &Passwords, ports: &Ports, scale: Scale
     program::write(&layout.inventory(), 0o600, text(layout, ports, scale))
 }
 
+fn encryption(layout: &Layout) -> String {
+    let to: Vec<String> =
+        layout.encryption().encrypt_to.iter().map(|recipient| format!("\"{}\"", recipient.as_str())).collect();
+    match to.as_slice() {
+        [] => String::new(),
+        to => format!(
+            "encrypt_to = [{}]\nidentity = {{ file = \"{}\" }}\nrefuse_clear = true\n",
+            to.join(", "),
+            layout.backup_key().display()
+        ),
+    }
+}
+
 fn text(layout: &Layout, ports: &Ports, scale: Scale) -> String {
     // What a shop of this size would promise. The database's loss is seconds; the cache goes back to its last snapshot.
     let (rto, rpo) = match scale {
@@ -38,7 +51,7 @@ rpo = "{rpo}"
 
 [stores.backups]
 url = "{bucket}"
-
+{encryption}
 [systems.{db}]
 kind = "postgres"
 environment = "{ENVIRONMENT}"
@@ -73,6 +86,7 @@ name = "Data platform on-call"
 page = "pager:data-platform"
 "#,
         bucket = layout.bucket_url(),
+        encryption = encryption(layout),
         db = postgres::NAME,
         cache = redis::NAME,
         app = app::NAME,

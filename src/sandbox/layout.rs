@@ -3,6 +3,7 @@
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::inventory::{Encryption, Recipient, SecretRef};
 use crate::process::Account;
 
 use super::error::SandboxError;
@@ -69,6 +70,8 @@ impl Layout {
         /// `HOME` and the XDG directories when root gave up its privileges: drills and reports are below it.
         home = "home";
         signing_key = "keys/operator";
+        /// The private key of the backups, where they are encrypted.
+        backup_key = "secrets/backup-key";
         allowed_signers = "keys/allowed_signers";
         /// Files with one URL each, password included.
         secrets = "secrets";
@@ -90,6 +93,20 @@ impl Layout {
 
     pub fn bucket_url(&self) -> String {
         format!("file://{}", self.bucket().display())
+    }
+
+    /// To the key of the backups, and read with it; nothing is encrypted where there is none.
+    pub fn encryption(&self) -> Encryption {
+        let text = std::fs::read_to_string(self.backup_key()).unwrap_or_default();
+        let public = text.lines().find_map(|line| line.strip_prefix("# public key: "));
+        match public.and_then(|public| Recipient::parse(public).ok()) {
+            None => Encryption::default(),
+            Some(recipient) => Encryption {
+                encrypt_to: vec![recipient],
+                identity: Some(SecretRef::File(self.backup_key())),
+                refuse_clear: true,
+            },
+        }
     }
 
     pub fn log(&self, name: &str) -> PathBuf {

@@ -53,6 +53,8 @@ pub struct Options {
     pub scale: Scale,
     /// The same seed makes the same rows, carts and sessions.
     pub seed: u64,
+    /// The backups are encrypted to a key that is made for them.
+    pub encrypted: bool,
     /// The program that becomes `<dir>/bin/lifeboat`: this one.
     pub program: PathBuf,
 }

@@ -13,6 +13,7 @@ use super::servers::redis::Cache;
 use super::tools::Tools;
 use super::{Options, Tell, fill, inventory, keys, program};
 use crate::process::free_ports;
+use crate::store::Encryption;
 
 pub struct Build<'a> {
     pub layout: &'a Layout,
@@ -41,6 +42,11 @@ impl Build<'_> {
         };
         record::write(&layout.record(), &record)?;
         keys::create(layout)?;
+        if self.options.encrypted {
+            let (text, _) = Encryption::generate();
+            program::create_private(&layout.secrets())?;
+            program::write(&layout.backup_key(), 0o600, text.expose())?;
+        }
         inventory::write(layout, &passwords, &ports, scale)?;
 
         let primary = Primary { layout, tools, passwords: &passwords, port: ports.postgres, scale, cancel };

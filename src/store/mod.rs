@@ -9,6 +9,7 @@ mod error;
 mod google;
 mod keys;
 mod lease;
+mod manifest;
 mod s3;
 mod seal;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use cloud::Opened;
 pub use error::{StoreError, Trouble};
 pub use keys::{AzureKey, Given, GoogleKey, Keys, Pair};
 pub use lease::{Held, Lease, LeaseError, Terms};
+pub use manifest::{ManifestRead, Slot, manifest_made_for};
 use seal::Sealer;
 pub use seal::{Encryption, Unreadable, is_of, is_sealed, made_for};
 
@@ -227,6 +229,14 @@ impl Bucket {
             Err(StoreError::Exists { .. }) if self.read(key).await? == bytes => Ok(()),
             result => result,
         }
+    }
+
+    /// Puts other bytes in an object's place, in one write: whoever reads gets the one or the other. The object says the same
+    /// as before; only to whom has changed.
+    pub async fn swap(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
+        self.is_still_there()?;
+        let written = self.store.put(&Key::from(key), PutPayload::from(bytes.into())).await;
+        written.map(|_| ()).map_err(|source| self.error("writing", key, source))
     }
 
     /// The whole object.

@@ -24,6 +24,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use bytes::Bytes;
 use futures::AsyncRead;
+use secrecy::ExposeSecret as _;
 
 use super::StoreError;
 use crate::digest::{Digest, Hasher};
@@ -88,6 +89,14 @@ impl From<inventory::Encryption> for Encryption {
 impl Encryption {
     pub fn recipients(&self) -> &[Recipient] {
         &self.said.encrypt_to
+    }
+
+    /// A new pair of keys: a text as age-keygen writes it, and the public key.
+    pub fn generate() -> (Secret, Recipient) {
+        let key = age::x25519::Identity::generate();
+        let public = key.to_public().to_string();
+        let text = Secret::new(format!("# public key: {public}\n{}\n", key.to_string().expose_secret()));
+        (text, Recipient::parse(&public).expect("a public key of age"))
     }
 
     /// To read with the private keys in a file.

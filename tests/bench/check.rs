@@ -96,6 +96,7 @@ async fn fill(bucket: &Bucket, directory: &Path) {
         parts: vec![part("part-0000.tar.zst")],
         backup_manifest: part("backup_manifest.zst"),
         names: None,
+        is_sealed: false,
     };
     for part in manifest.parts.iter().chain([&manifest.backup_manifest]) {
         bucket.create(&part.key, "x").await.expect("a part");

@@ -2,6 +2,7 @@
 //!
 //! Rounds of the two alternate, so that a machine whose speed drifts bends both alike; medians are printed.
 
+mod backup;
 mod check;
 mod fetch;
 mod flood;
@@ -27,6 +28,7 @@ const BENCHES: &[Bench] = &[
     ("recover", "time to recover, against pgBackRest, and tar and cp in a shell script", recover::run),
     ("fetch", "restore_command of a staged segment, against cp", fetch::run),
     ("check", "a check of 100,000 segments against their listing; wal push against cp and fsync", check::run),
+    ("backup", "a base backup, compressed and encrypted, against pg_basebackup | zstd | age", backup::run),
     ("wal", "reading WAL, against pg_waldump and cat", wal::run),
 ];
 

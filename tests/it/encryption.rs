@@ -1,6 +1,10 @@
 //! Backups that only the holder of a private key can read. The oracle is the program `age`.
 
+mod manifest;
 mod postgres;
+mod redis;
+mod rekey;
+mod sandbox;
 mod wal;
 
 use std::io::Write as _;

@@ -1,9 +1,9 @@
 //! Redis, against real servers.
 
 mod alone;
-mod aof;
+pub mod aof;
 mod aof_restore;
 mod check;
 mod policy;
-mod restore;
-mod snapshot;
+pub mod restore;
+pub mod snapshot;

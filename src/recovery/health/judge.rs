@@ -15,7 +15,7 @@ use crate::recovery::collect::Seen;
 use crate::recovery::plan::{Plan, Wanted, plan};
 use crate::recovery::proof::{newest_record, stamp};
 use crate::recovery::retention::{Archived, Spare, cutoff, spare_of_redis};
-use crate::store::Object;
+use crate::store::{Object, Unreadable};
 
 /// Clocks of two machines may differ by so much.
 const SKEW: TimeDelta = TimeDelta::minutes(1);
@@ -80,7 +80,7 @@ impl Postgres<'_> {
         self.wal(health, way);
         let loss = self.loss(health);
         health.facts.push(loss);
-        health.facts.push(manifests(seen, "base/"));
+        health.facts.push(manifests(look, seen, "base/"));
         health.facts.push(self.archive());
         let stamps = self.backups.iter().flat_map(|backup| [backup.started, backup.stopped]);
         health.facts.push(clock(look, stamps.chain(self.coverage.iter().filter_map(|run| run.to_time))));
@@ -237,7 +237,7 @@ impl Redis<'_> {
             }
             None => failed(Subject::Loss, "nothing is saved: everything would be lost", BACK_UP),
         });
-        health.facts.push(manifests(seen, ""));
+        health.facts.push(manifests(look, seen, ""));
         let stamps = self.snapshots.iter().map(|snapshot| snapshot.at).chain(self.aof.iter().map(AofRange::end));
         health.facts.push(clock(look, stamps));
         let oldest = self.snapshots.iter().map(|snapshot| snapshot.at).chain(self.aof.iter().map(|range| range.from));
@@ -282,7 +282,7 @@ fn against_rpo(look: &Look<'_>, lost: TimeDelta, because: String, now: &str) -> 
     }
 }
 
-fn manifests(seen: &Seen, folder: &str) -> Fact {
+fn manifests(look: &Look<'_>, seen: &Seen, folder: &str) -> Fact {
     match seen.damaged.as_slice() {
         [] => {
             let manifest = |object: &&Object| {
@@ -291,13 +291,17 @@ fn manifests(seen: &Seen, folder: &str) -> Fact {
                     && object.key.ends_with(".json")
             };
             let count = seen.objects.iter().filter(manifest).count();
-            ok(
-                Subject::Manifests,
-                format!(
-                    "{}, each with digests; every object that they name is there, in its size",
-                    several(count, "manifest")
-                ),
-            )
+            let says = format!(
+                "{}, each with digests; every object that they name is there, in its size",
+                several(count, "manifest")
+            );
+            match &look.unread {
+                None => ok(Subject::Manifests, says),
+                Some(why @ Unreadable::NoIdentity { .. }) => {
+                    unknown(Subject::Manifests, format!("{says}; what they hold was not looked at: {why}"))
+                }
+                Some(why) => failed(Subject::Manifests, format!("what the newest backup holds: {why}"), why.now()),
+            }
         }
         [first, rest @ ..] => {
             let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };

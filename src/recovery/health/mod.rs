@@ -15,6 +15,7 @@ use super::proof::{self, Tested};
 use crate::digest::Digest;
 use crate::event::{Failure, Lsn, SystemWindow};
 use crate::inventory::{Inventory, System, SystemDetail};
+use crate::store::Unreadable;
 use crate::system::postgres::wal::ARCHIVE;
 use crate::system::postgres::{SourceEnd, source_end};
 
@@ -226,8 +227,8 @@ pub async fn health(
                     true => asked(system).await,
                     false => Source::NotAsked,
                 };
-                let tested = tested(&seen).await;
-                judge::judge(&Look { system, limits, now, began: began(&seen).await, source: asked, tested }, &seen)
+                let (tested, unread, began) = (tested(&seen).await, unread(&seen).await, began(&seen).await);
+                judge::judge(&Look { system, limits, now, began, source: asked, tested, unread }, &seen)
             }
             Err(failure) => blind(system, limits, failure),
         }
@@ -244,6 +245,8 @@ pub(super) struct Look<'a> {
     pub began: Option<DateTime<Utc>>,
     pub source: Source,
     pub tested: Proven,
+    /// Why the content of the newest backup cannot be read here, though it is there.
+    pub unread: Option<Unreadable>,
 }
 
 /// What the newest record of a proof says.
@@ -289,6 +292,11 @@ async fn tested(seen: &Seen) -> Proven {
     let same = manifest.is_some_and(|bytes| Digest::of(&bytes) == tested.manifest);
     let newest = same && proof::newest(&seen.window).is_some_and(|(_, label)| label == tested.label);
     Proven::Told { tested: Box::new(tested), newest }
+}
+
+async fn unread(seen: &Seen) -> Option<Unreadable> {
+    let (folder, label) = proof::newest(&seen.window)?;
+    seen.bucket.read_manifest(&format!("{folder}/{label}/manifest.json")).await.ok()?.unread
 }
 
 async fn began(seen: &Seen) -> Option<DateTime<Utc>> {

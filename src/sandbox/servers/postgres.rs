@@ -75,7 +75,8 @@ impl Primary<'_> {
             Scale::Medium => ("256MB", "4GB", 30),
             Scale::Large => ("512MB", "8GB", 60),
         };
-        let archive = Location::new(self.layout.bucket_url(), NAME);
+        let encryption = self.layout.encryption().into();
+        let archive = Location { encryption, ..Location::new(self.layout.bucket_url(), NAME) };
         let archive_command = archive_command(&self.layout.lifeboat(), &archive);
         let lines = [
             "# written by `lifeboat sandbox up`".to_owned(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::event::{BaseBackup, Basis, Coverage, Fork, Gap, Lsn, RestorePoint};
-use crate::store::{Bucket, Object};
+use crate::store::{Bucket, Object, StoreError};
 
 use super::base::Manifest;
 use super::error::PgError;
@@ -80,10 +80,10 @@ pub async fn system_identifier(bucket: &Bucket) -> Result<Option<u64>, PgError> 
     Ok(id.map(|id| id.system_identifier))
 }
 
-/// A backup's manifest by label.
+/// A backup's manifest by label, for who restores it: one of an encrypted backup must be vouched for.
 pub async fn manifest(bucket: &Bucket, label: &str) -> Result<Manifest, PgError> {
-    let bytes = bucket.read(&Manifest::key(label)).await?;
-    Manifest::parse(label, &bytes).map_err(|why| {
+    let opened = bucket.read_vouched(&Manifest::key(label)).await?;
+    Manifest::parse(label, &opened).map_err(|why| {
         crate::event::Failure::new(format!("the manifest of backup {label} is not usable"), why)
             .now("choose another backup")
             .into()
@@ -98,7 +98,12 @@ async fn backups(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<BaseBackup>
         let Some(label) = object.key.strip_prefix("base/").and_then(|rest| rest.strip_suffix("/manifest.json")) else {
             continue;
         };
-        let manifest = match Manifest::parse(label, &bucket.read(&object.key).await?) {
+        let parsed = match bucket.read_manifest(&object.key).await {
+            Ok(opened) => Manifest::parse(label, &opened),
+            Err(StoreError::Sealed { why, .. }) => Err(why.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        let manifest = match parsed {
             Ok(manifest) => manifest,
             Err(why) => {
                 warnings.push(format!("backup {label} is not usable: its manifest: {why}"));

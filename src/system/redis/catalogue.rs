@@ -1,6 +1,8 @@
 //! The snapshots of a bucket: `snapshots/<label>/dump.rdb.zst` and, last, `snapshots/<label>/manifest.json`. A snapshot
 //! without its manifest does not exist.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +10,7 @@ use super::rdb::Survey;
 use super::transfer::Stored;
 use crate::digest::Digest;
 use crate::event::{Basis, RedisSnapshot};
-use crate::store::{Bucket, Object, StoreError};
+use crate::store::{Bucket, ManifestRead, Object, Slot, StoreError};
 
 /// The manifest's version.
 pub const FORMAT: u32 = 1;
@@ -31,6 +33,9 @@ pub struct Manifest {
     pub object: String,
     pub stored_bytes: u64,
     pub stored_digest: Digest,
+    /// It is of an encrypted snapshot, and its sealed part was read.
+    #[serde(skip)]
+    pub is_sealed: bool,
 }
 
 /// How the RDB was had.
@@ -46,7 +51,20 @@ pub struct Source {
 impl Manifest {
     pub(super) fn stored(&self) -> Stored<'_> {
         let (raw_bytes, raw_digest) = (self.raw_bytes, self.raw_digest);
-        Stored { object: &self.object, raw_bytes, raw_digest, stored_digest: self.stored_digest }
+        let (stored_digest, is_sealed) = (self.stored_digest, self.is_sealed);
+        Stored { object: &self.object, raw_bytes, raw_digest, stored_digest, is_sealed }
+    }
+
+    /// The object that it names.
+    pub fn slots(&mut self) -> Vec<Slot<'_>> {
+        let Self { object, stored_digest, stored_bytes, .. } = self;
+        vec![Slot { key: object, digest: stored_digest, bytes: stored_bytes }]
+    }
+
+    /// What of it may be told to whoever reads the bucket: beginnings of keys are content.
+    pub fn clear(&self) -> Self {
+        let rdb = Survey { by_prefix: BTreeMap::new(), ..self.rdb.clone() };
+        Self { rdb, raw_digest: Digest::ZERO, ..self.clone() }
     }
 
     pub fn snapshot(&self) -> RedisSnapshot {
@@ -77,7 +95,12 @@ pub async fn list(bucket: &Bucket) -> Result<(Vec<RedisSnapshot>, Vec<String>), 
 pub async fn among(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<RedisSnapshot>, Vec<String>), StoreError> {
     let (mut snapshots, mut warnings) = (Vec::new(), Vec::new());
     for key in objects.iter().map(|object| &object.key).filter(|key| key.ends_with("/manifest.json")) {
-        let manifest = match read(bucket, key).await? {
+        let read = match bucket.read_manifest(key).await {
+            Ok(opened) => parse(key, &opened),
+            Err(StoreError::Sealed { why, .. }) => Err(format!("{key} cannot be read: {why}")),
+            Err(error) => return Err(error),
+        };
+        let manifest = match read {
             Ok(manifest) => manifest,
             Err(why) => {
                 warnings.push(why);
@@ -97,30 +120,32 @@ pub async fn among(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<RedisSnap
     Ok((snapshots, warnings))
 }
 
-/// The manifest of one snapshot; the inner error says what is wrong with it.
+/// The manifest of one snapshot, for who relies on it; the inner error says what is wrong with it.
 pub async fn manifest(bucket: &Bucket, label: &str) -> Result<Result<Manifest, String>, StoreError> {
-    read(bucket, &manifest_key(label)).await
+    let key = manifest_key(label);
+    Ok(parse(&key, &bucket.read_vouched(&key).await?))
 }
 
-async fn read(bucket: &Bucket, key: &str) -> Result<Result<Manifest, String>, StoreError> {
+fn parse(key: &str, opened: &ManifestRead) -> Result<Manifest, String> {
     #[derive(Deserialize)]
     struct Versioned {
         format: u32,
     }
-    let bytes = bucket.read(key).await?;
     // The version first: a newer manifest may hold what this one cannot read.
-    let manifest = match serde_json::from_slice::<Versioned>(&bytes) {
-        Ok(Versioned { format: FORMAT }) => serde_json::from_slice::<Manifest>(&bytes),
+    let manifest = match serde_json::from_slice::<Versioned>(&opened.json) {
+        Ok(Versioned { format: FORMAT }) => serde_json::from_slice::<Manifest>(&opened.json),
         Ok(Versioned { format }) => {
-            return Ok(Err(format!("{key} is of format {format}; this program reads format {FORMAT}")));
+            return Err(format!("{key} is of format {format}; this program reads format {FORMAT}"));
         }
         Err(error) => Err(error),
     };
-    Ok(match manifest {
-        Ok(manifest) if manifest_key(&manifest.label) == key => Ok(manifest),
+    match manifest {
+        Ok(manifest) if manifest_key(&manifest.label) == key => {
+            Ok(Manifest { is_sealed: opened.is_sealed, ..manifest })
+        }
         Ok(manifest) => Err(format!("{key} says it is the manifest of {}", manifest.label)),
         Err(error) => Err(format!("{key} cannot be read: {error}")),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -147,6 +172,7 @@ mod tests {
             object,
             stored_bytes: 4,
             stored_digest: Digest::of(b"data"),
+            is_sealed: false,
         };
         change(&mut manifest);
         bucket.create(&manifest_key(label), serde_json::to_vec(&manifest).unwrap()).await.unwrap();

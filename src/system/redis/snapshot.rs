@@ -233,9 +233,11 @@ impl Snapshot<'_> {
             object,
             stored_bytes: packed.written.bytes,
             stored_digest: packed.written.digest,
+            is_sealed: self.bucket.encryption().is_on(),
         };
-        let json = serde_json::to_vec_pretty(&manifest)
-            .map_err(|error| SnapshotError::Io { operation: "writing the manifest", source: error.into() })?;
+        let json = self.bucket.seal_manifest(&key, &manifest, &manifest.clear());
+        let json =
+            json.map_err(|error| SnapshotError::Io { operation: "writing the manifest", source: error.into() })?;
         self.bucket.create(&key, json).await.map_err(TransferError::from)?;
         Ok(manifest)
     }

@@ -11,7 +11,7 @@ use tokio_util::io::StreamReader;
 
 use super::lane::Lane;
 use crate::digest::{Digest, Hasher};
-use crate::store::{Bucket, Encryption, StoreError, Written};
+use crate::store::{self, Bucket, Encryption, StoreError, Written};
 
 /// Bytes read at once.
 const CHUNK: usize = 256 * 1024;
@@ -73,6 +73,8 @@ pub struct Stored<'a> {
     pub raw_bytes: u64,
     pub raw_digest: Digest,
     pub stored_digest: Digest,
+    /// Its manifest is that of an encrypted backup.
+    pub is_sealed: bool,
 }
 
 /// Streams an object to the end of a file. Both digests must be right, and not one byte more is written than it must
@@ -93,6 +95,10 @@ pub async fn unpack(
     let mut chunks = Box::pin(bucket.stream(what.object).await?);
     let first = chunks.next().await.transpose()?.unwrap_or_default();
     let head = first.slice(..first.len().min(Encryption::HEAD));
+    // Else whoever can write there could put the object of one backup into another.
+    if store::is_sealed(&head) && !what.is_sealed {
+        return Err(differs("manifest", &"of an encrypted backup", &"one in the clear"));
+    }
     let seen = Arc::new(Mutex::new((Hasher::default(), before)));
     let counted = Arc::clone(&seen);
     let chunks = stream::iter([Ok(first)]).chain(chunks).map(move |chunk| {

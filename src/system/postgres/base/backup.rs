@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::checksum::PgManifest;
-use super::manifest::{FORMAT, Manifest, Part};
+use super::manifest::{CLIENT_SETTINGS, FORMAT, Manifest, Part};
 use super::tar::{BLOCK, Entry, Kind, TarError};
 use crate::clock;
 use crate::event::{BaseBackup, Failure, Lsn, Stream, Unit};
@@ -33,21 +33,6 @@ const ARCHIVE_WAIT: Duration = Duration::from_secs(120);
 
 /// How long `pg_basebackup` may say nothing: it waits for the archive too, without an end of its own.
 const SILENCE: Duration = Duration::from_secs(180);
-
-/// What clients would notice; everything else in the source's configuration is not carried over.
-const CLIENT_SETTINGS: [&str; 11] = [
-    "TimeZone",
-    "DateStyle",
-    "IntervalStyle",
-    "bytea_output",
-    "default_text_search_config",
-    "default_transaction_isolation",
-    "extra_float_digits",
-    "lc_monetary",
-    "lc_numeric",
-    "lc_time",
-    "password_encryption",
-];
 
 /// Takes a base backup of a primary.
 pub struct Backup {
@@ -174,10 +159,12 @@ impl Backup {
             parts: cut.parts,
             backup_manifest,
             names,
+            is_sealed: self.bucket.encryption().is_on(),
         };
-        let json = serde_json::to_vec_pretty(&manifest)
-            .map_err(|error| Failure::new("the backup's manifest could not be written", error))?;
-        self.bucket.settle(&Manifest::key(label), json).await?;
+        let key = Manifest::key(label);
+        let json = self.bucket.seal_manifest(&key, &manifest, &manifest);
+        let json = json.map_err(|error| Failure::new("the backup's manifest could not be written", error))?;
+        self.bucket.settle(&key, json).await?;
         Ok(manifest)
     }
 

@@ -7,10 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::event::{BaseBackup, Basis, Lsn, u64_text};
+use crate::store::{ManifestRead, Slot};
 use crate::system::postgres::control::Floor;
 
 /// The format's version.
 pub const FORMAT: u32 = 1;
+
+/// What clients would notice; everything else in the source's configuration is not carried over, whatever a manifest says.
+pub const CLIENT_SETTINGS: [&str; 11] = [
+    "TimeZone",
+    "DateStyle",
+    "IntervalStyle",
+    "bytea_output",
+    "default_text_search_config",
+    "default_transaction_isolation",
+    "extra_float_digits",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "password_encryption",
+];
 
 /// `base/<label>/manifest.json`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +57,9 @@ pub struct Manifest {
     /// Names of the tables, by their files; a help for people, and no part of the restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<Part>,
+    /// It is of an encrypted backup, and its sealed part was read.
+    #[serde(skip)]
+    pub is_sealed: bool,
 }
 
 /// An object of the backup.
@@ -55,14 +74,20 @@ pub struct Part {
     pub raw_bytes: u64,
 }
 
+impl Part {
+    fn slot(&mut self) -> Slot<'_> {
+        Slot { key: &mut self.key, digest: &mut self.digest, bytes: &mut self.bytes }
+    }
+}
+
 impl Manifest {
     pub fn key(label: &str) -> String {
         format!("base/{label}/manifest.json")
     }
 
     /// Says in a sentence what is wrong.
-    pub fn parse(label: &str, bytes: &[u8]) -> Result<Self, String> {
-        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    pub fn parse(label: &str, opened: &ManifestRead) -> Result<Self, String> {
+        let mut manifest: Self = serde_json::from_slice(&opened.json).map_err(|error| error.to_string())?;
         if manifest.format != FORMAT {
             return Err(format!("it is of format {}, and this Lifeboat reads format {FORMAT}", manifest.format));
         }
@@ -80,7 +105,15 @@ impl Manifest {
         if !manifest.wal_segment_bytes.is_power_of_two() || manifest.wal_segment_bytes > 1 << 30 {
             return Err("its segment size is impossible".to_owned());
         }
+        manifest.client_settings.retain(|name, _| CLIENT_SETTINGS.contains(&name.as_str()));
+        manifest.is_sealed = opened.is_sealed;
         Ok(manifest)
+    }
+
+    /// Every object that it names.
+    pub fn slots(&mut self) -> Vec<Slot<'_>> {
+        let parts = self.parts.iter_mut().chain([&mut self.backup_manifest]).chain(&mut self.names);
+        parts.map(Part::slot).collect()
     }
 
     pub fn stored_bytes(&self) -> u64 {

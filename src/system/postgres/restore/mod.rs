@@ -450,7 +450,7 @@ impl Restore {
         staging: &mut tokio::task::JoinHandle<Result<(), super::wal::WalError>>,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let pg = unpack::read_manifest(&self.bucket, &manifest.backup_manifest).await?;
+        let pg = unpack::read_manifest(&self.bucket, &manifest.backup_manifest, manifest.is_sealed).await?;
         let done = Arc::new(AtomicU64::new(0));
         let total = manifest.parts.iter().map(|part| part.raw_bytes).sum();
         let work = unpack::Unpack {

@@ -18,7 +18,7 @@ use crate::digest::{Digest, Hasher};
 use crate::event::Failure;
 use crate::mutant;
 use crate::process::Account;
-use crate::store::{Bucket, StoreError};
+use crate::store::{self, Bucket, StoreError};
 use crate::system::postgres::base::{Checksum, Entry, Kind, Part, PgManifest, TarError};
 
 /// Bytes of a part that are asked for at once.
@@ -348,7 +348,7 @@ impl Read for PartReader {
 }
 
 /// The backup's own manifest out of the bucket, checked.
-pub async fn read_manifest(bucket: &Bucket, part: &Part) -> Result<PgManifest, Failure> {
+pub async fn read_manifest(bucket: &Bucket, part: &Part, is_sealed: bool) -> Result<PgManifest, Failure> {
     let damaged = |why: String| {
         Failure::new(format!("{} of the base backup is damaged", part.key), why).now("choose another base backup")
     };
@@ -356,6 +356,10 @@ pub async fn read_manifest(bucket: &Bucket, part: &Part) -> Result<PgManifest, F
     let stored = bucket.read(&part.key).await.map_err(failed)?;
     if Digest::of(&stored) != part.digest {
         return Err(damaged("it does not have the SHA-256 that manifest.json says".to_owned()));
+    }
+    // Else whoever can write there could put the parts of one backup into another.
+    if store::is_sealed(&stored) && !is_sealed {
+        return Err(damaged("it is encrypted, and manifest.json is not that of an encrypted backup".to_owned()));
     }
     let stored = bucket.open_sealed(&part.key, stored).map_err(failed)?;
     let capacity = usize::try_from(part.raw_bytes.min(1 << 30)).unwrap_or(0);

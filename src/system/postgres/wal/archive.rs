@@ -172,6 +172,13 @@ pub(super) fn unpack(
     Ok(bytes)
 }
 
+/// What is to be stored of a file for the bucket's recipients of now, from what is stored of it. It is checked on the way.
+pub fn repack(bucket: &Bucket, file: &WalFile, stored: Bytes) -> Result<Vec<u8>, WalError> {
+    let packed = bucket.open_sealed(&file.key(), stored.clone())?.to_vec();
+    let content = unpack(bucket, file, stored, None)?;
+    Ok(bucket.encryption().seal(packed, Some(&content)))
+}
+
 pub(super) fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut compressor = zstd::bulk::Compressor::new(1)?;
     compressor.include_checksum(true)?;

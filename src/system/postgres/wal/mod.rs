@@ -18,7 +18,7 @@ mod stage;
 mod survey;
 
 pub(super) use archive::read_id;
-pub use archive::{ARCHIVE, ArchiveId, Location, WalError};
+pub use archive::{ARCHIVE, ArchiveId, Location, WalError, repack};
 pub use command::{archive_command, restore_command};
 pub use fetch::{Fetch, Fetched};
 pub use index::{BadIndex, CommitAt, Ends, FOLDER as INDEXES, Index, Pace, Span, Stored, Summary, Suspect};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::Kind;
 use crate::digest::Digest;
 use crate::event::{AofRange, Basis};
-use crate::store::{Bucket, Object, StoreError};
+use crate::store::{Bucket, ManifestRead, Object, Slot, StoreError};
 use crate::system::redis::catalogue::Source;
 use crate::system::redis::rdb::Survey;
 
@@ -36,6 +36,12 @@ pub struct AofManifest {
     pub commands: u64,
     /// The base first.
     pub files: Vec<AofFile>,
+    /// It is of an encrypted shipment, and its sealed part was read.
+    #[serde(skip)]
+    pub is_sealed: bool,
+    /// Its sealed part was not read, and its digests of content are those of [`AofManifest::clear`].
+    #[serde(skip)]
+    pub is_clear_part: bool,
 }
 
 /// One file of Redis' own manifest.
@@ -68,6 +74,12 @@ pub struct Piece {
     pub stored_digest: Digest,
 }
 
+impl Piece {
+    fn slot(&mut self) -> Slot<'_> {
+        Slot { key: &mut self.object, digest: &mut self.stored_digest, bytes: &mut self.stored_bytes }
+    }
+}
+
 impl AofManifest {
     pub fn raw_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.raw_bytes).sum()
@@ -75,6 +87,25 @@ impl AofManifest {
 
     pub fn stored_bytes(&self) -> u64 {
         self.pieces().map(|piece| piece.stored_bytes).sum()
+    }
+
+    /// What of it may be told to whoever reads the bucket. A few commands could be guessed and their digest tried; keyed with
+    /// that of the base only those who have the base can.
+    pub fn clear(&self) -> Self {
+        let Some(base) = self.files.first().map(|base| base.raw_digest) else { return self.clone() };
+        let mut clear = self.clone();
+        clear.base.by_prefix.clear();
+        for file in &mut clear.files {
+            file.raw_digest = keyed(&base, &file.raw_digest);
+            // Nobody asks for these alone.
+            file.pieces.iter_mut().for_each(|piece| piece.raw_digest = Digest::ZERO);
+        }
+        clear
+    }
+
+    /// Every object that it names.
+    pub fn slots(&mut self) -> Vec<Slot<'_>> {
+        self.files.iter_mut().flat_map(|file| &mut file.pieces).map(Piece::slot).collect()
     }
 
     fn pieces(&self) -> impl Iterator<Item = &Piece> {
@@ -134,7 +165,12 @@ pub async fn among(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<AofRange>
         if lineage == done {
             continue;
         }
-        let found = match read(bucket, key).await? {
+        let parsed = match bucket.read_manifest(key).await {
+            Ok(opened) => parse(key, &opened),
+            Err(StoreError::Sealed { why, .. }) => Err(why.to_string()),
+            Err(error) => return Err(error),
+        };
+        let found = match parsed {
             Ok(manifest) => match manifest.broken(objects) {
                 None => {
                     ranges.push(manifest.range());
@@ -156,7 +192,12 @@ pub async fn among(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<AofRange>
 pub async fn newest(bucket: &Bucket, lineage: &str) -> Result<Option<AofManifest>, StoreError> {
     let objects = bucket.list(&format!("{FOLDER}/{lineage}")).await?;
     for object in objects.iter().rev().filter(|object| object.key.ends_with(".json")) {
-        if let Ok(manifest) = read(bucket, &object.key).await?
+        let opened = match bucket.read_manifest(&object.key).await {
+            Ok(opened) => opened,
+            Err(StoreError::Sealed { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        if let Ok(manifest) = parse(&object.key, &opened)
             && manifest.broken(&objects).is_none()
         {
             return Ok(Some(manifest));
@@ -165,27 +206,35 @@ pub async fn newest(bucket: &Bucket, lineage: &str) -> Result<Option<AofManifest
     Ok(None)
 }
 
-/// One manifest; the inner error says what is wrong with it.
+/// One manifest, for who relies on it; the inner error says what is wrong with it.
 pub async fn manifest(bucket: &Bucket, label: &str) -> Result<Result<AofManifest, String>, StoreError> {
-    read(bucket, &key(label)).await
+    let key = key(label);
+    Ok(parse(&key, &bucket.read_vouched(&key).await?))
 }
 
-async fn read(bucket: &Bucket, at: &str) -> Result<Result<AofManifest, String>, StoreError> {
+fn parse(at: &str, opened: &ManifestRead) -> Result<AofManifest, String> {
     #[derive(Deserialize)]
     struct Versioned {
         format: u32,
     }
-    let bytes = bucket.read(at).await?;
-    let manifest = match serde_json::from_slice::<Versioned>(&bytes) {
-        Ok(Versioned { format: FORMAT }) => serde_json::from_slice::<AofManifest>(&bytes),
+    let manifest = match serde_json::from_slice::<Versioned>(&opened.json) {
+        Ok(Versioned { format: FORMAT }) => serde_json::from_slice::<AofManifest>(&opened.json),
         Ok(Versioned { format }) => {
-            return Ok(Err(format!("it is of format {format}; this program reads format {FORMAT}")));
+            return Err(format!("it is of format {format}; this program reads format {FORMAT}"));
         }
         Err(error) => Err(error),
     };
-    Ok(match manifest {
-        Ok(manifest) if key(&manifest.label) == at => Ok(manifest),
+    match manifest {
+        Ok(manifest) if key(&manifest.label) == at => {
+            let (is_sealed, is_clear_part) = (opened.is_sealed, opened.unread.is_some());
+            Ok(AofManifest { is_sealed, is_clear_part, ..manifest })
+        }
         Ok(manifest) => Err(format!("it says it is the manifest of {}", manifest.label)),
         Err(error) => Err(format!("it cannot be read: {error}")),
-    })
+    }
+}
+
+/// A digest that tells nothing to those who do not have the base.
+pub(super) fn keyed(base: &Digest, digest: &Digest) -> Digest {
+    Digest::of(format!("{base} {digest}").as_bytes())
 }

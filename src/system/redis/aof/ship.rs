@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -186,11 +187,13 @@ impl ShipAof<'_> {
         let (until, opened) = (set.until, set.files);
         let (opened, base, scans) = blocking(move || look_through(opened)).await?;
         let lineage = lineage(&base.1);
-        let earlier = manifest::newest(self.bucket, &lineage).await?;
+        let is_sealed = self.bucket.encryption().is_on();
+        // Where encryption was switched on or off since, all of it is shipped again.
+        let earlier = manifest::newest(self.bucket, &lineage).await?.filter(|earlier| earlier.is_sealed == is_sealed);
         let torn = scans.iter().map(|scan| scan.torn).sum();
         let commands = scans.iter().map(|scan| scan.commands).sum();
         let (from, to) = reach(&base.0, &opened[0].part.name, &scans)?;
-        let looked = blocking(move || compare(opened, &scans, earlier)).await?;
+        let looked = blocking(move || compare(opened, &base.1, earlier)).await?;
 
         let moment = until.unwrap_or_else(clock::wall_now).format("%Y%m%dT%H%M%S%.3fZ").to_string();
         let address = connect::address(self.url).unwrap_or_default();
@@ -213,10 +216,15 @@ impl ShipAof<'_> {
             base: base.0,
             commands,
             files,
+            is_sealed,
+            is_clear_part: false,
         };
-        let json = serde_json::to_vec_pretty(&manifest)
+        let key = manifest::key(&manifest.label);
+        let json = self
+            .bucket
+            .seal_manifest(&key, &manifest, &manifest.clear())
             .map_err(|error| AofError::Transfer(TransferError::Io { operation: "writing", source: error.into() }))?;
-        self.bucket.create(&manifest::key(&manifest.label), json).await?;
+        self.bucket.create(&key, json).await?;
         let took = clock::boot_now().saturating_sub(began);
         Ok(Shipped { range: manifest.range(), manifest, new_bytes, torn, took })
     }
@@ -394,7 +402,7 @@ fn look_through(mut files: Vec<Open>) -> Result<LookedThrough, AofError> {
         let bounded = BufReader::with_capacity(BUFFER, (&open.file).take(open.bytes));
         if open.part.kind == Kind::Base {
             let survey = rdb::survey(bounded).map_err(|source| AofError::Base { name: name.clone(), source })?;
-            base = Some((survey, hash(&mut open.file, &name, open.bytes)?));
+            base = Some((survey, hash(&mut open.file, &name, 0..open.bytes)?));
             scans.push(Scan::default());
             continue;
         }
@@ -431,28 +439,39 @@ fn reach(base: &Survey, name: &str, scans: &[Scan]) -> Result<(DateTime<Utc>, Da
 }
 
 /// What of each file an earlier shipment has: hashed again, not believed.
-fn compare(files: Vec<Open>, scans: &[Scan], earlier: Option<AofManifest>) -> Result<Vec<Looked>, AofError> {
+fn compare(files: Vec<Open>, base: &Digest, earlier: Option<AofManifest>) -> Result<Vec<Looked>, AofError> {
+    // Who only takes backups cannot read more of an encrypted manifest.
+    let is_keyed = earlier.as_ref().is_some_and(|manifest| manifest.is_clear_part);
     let mut known = earlier.map(|manifest| manifest.files).unwrap_or_default();
     let mut looked = Vec::with_capacity(files.len());
-    for (mut open, _) in files.into_iter().zip(scans) {
+    for mut open in files {
         let name = open.part.name.clone();
         let before = known.iter().position(|file| file.name == name && file.raw_bytes <= open.bytes);
         let before = before.map(|index| known.swap_remove(index));
         let earlier = match before {
-            Some(file) if hash(&mut open.file, &name, file.raw_bytes)? == file.raw_digest => file.pieces,
-            _ => Vec::new(),
+            Some(mut file) => {
+                let found = hash(&mut open.file, &name, 0..file.raw_bytes)?;
+                let found = if is_keyed { manifest::keyed(base, &found) } else { found };
+                let mut at = 0;
+                for piece in file.pieces.iter_mut().filter(|_| is_keyed) {
+                    piece.raw_digest = hash(&mut open.file, &name, at..at + piece.raw_bytes)?;
+                    at += piece.raw_bytes;
+                }
+                if found == file.raw_digest { file.pieces } else { Vec::new() }
+            }
+            None => Vec::new(),
         };
-        let digest = hash(&mut open.file, &name, open.bytes)?;
+        let digest = hash(&mut open.file, &name, 0..open.bytes)?;
         looked.push(Looked { part: open.part, file: open.file, bytes: open.bytes, digest, earlier });
     }
     Ok(looked)
 }
 
-/// Of the first `bytes`.
-fn hash(file: &mut File, name: &str, bytes: u64) -> Result<Digest, AofError> {
+/// Of these bytes of it.
+fn hash(file: &mut File, name: &str, bytes: Range<u64>) -> Result<Digest, AofError> {
     let io = |source| AofError::Io { operation: "reading", path: PathBuf::from(name), source };
-    file.seek(SeekFrom::Start(0)).map_err(io)?;
-    let mut reader = file.take(bytes);
+    file.seek(SeekFrom::Start(bytes.start)).map_err(io)?;
+    let mut reader = file.take(bytes.end - bytes.start);
     let (mut hasher, mut buffer) = (Hasher::default(), vec![0; BUFFER]);
     loop {
         match reader.read(&mut buffer).map_err(io)? {

@@ -104,6 +104,7 @@ async fn fetch(
             raw_bytes: piece.raw_bytes,
             raw_digest: piece.raw_digest,
             stored_digest: piece.stored_digest,
+            is_sealed: manifest.is_sealed,
         };
         fetched = transfer::unpack(bucket, stored, &mut copy, lane, fetched).await?;
     }
