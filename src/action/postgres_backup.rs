@@ -2,11 +2,12 @@ use futures::future::BoxFuture;
 
 use crate::event::{Failure, Outcome};
 use crate::inventory::{System, SystemDetail};
+use crate::recovery;
 use crate::system::postgres::{self, Backup};
 
 use super::{Action, Context};
 
-/// `postgres.backup`: a base backup of the source, streamed into its bucket.
+/// `postgres.backup`: a base backup of the source, streamed into its bucket, or by the program that keeps its backups.
 pub struct PostgresBackup;
 
 impl Action for PostgresBackup {
@@ -18,14 +19,18 @@ impl Action for PostgresBackup {
 async fn backup(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
     let (report, reports) = postgres::Reporter::channel(64);
-    let backup = Backup {
-        url: context.source_url(system)?,
-        bucket: context.bucket(system)?,
-        bin: bin(system),
-        cancel: context.cancel.clone(),
-        report,
+    let (url, cancel) = (context.source_url(system)?, context.cancel.clone());
+    let work = async {
+        match recovery::engine_of(system)? {
+            // The reports end with it.
+            Some(engine) => {
+                let report = report;
+                engine.backup(&url, &report, &cancel).await
+            }
+            None => Backup { url, bucket: context.bucket(system)?, bin: bin(system), cancel, report }.run().await,
+        }
     };
-    let (taken, ()) = tokio::join!(backup.run(), pass_on(context, reports));
+    let (taken, ()) = tokio::join!(work, pass_on(context, reports));
     let taken = taken?;
     let summary = format!(
         "base backup {} of {}: {} bytes, {} in the store, usable from {}",

@@ -65,10 +65,10 @@ async fn fence(context: &Context) -> Result<Outcome, Failure> {
     ))
 }
 
-/// The cluster that the bucket's backups are of. Fencing is urgent: a bucket that does not answer does not hold it up.
+/// The cluster that the backups are of. Fencing is urgent: a store that does not answer does not hold it up.
 async fn backed_up(context: &Context, system: &System) -> Option<u64> {
-    let bucket = context.bucket(system).ok()?;
-    let id = tokio::time::timeout(PATIENCE, postgres::catalogue::system_identifier(&bucket)).await;
+    let repository = context.repository(system).ok()?;
+    let id = tokio::time::timeout(PATIENCE, repository.system_identifier()).await;
     let id = id.ok()?.ok().flatten();
     if id.is_none() {
         context.sink.say("mind: the backups do not say which cluster they are of; the address alone decides").await;

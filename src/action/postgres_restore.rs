@@ -48,8 +48,7 @@ async fn perform(context: &Context) -> Result<Outcome, Failure> {
         .await;
     let (report, reports) = Reporter::channel(64);
     let restore = Restore {
-        bucket: context.bucket(system)?,
-        location,
+        from: context.repository(system)?,
         plan: plan.restore,
         directory: system.restore.directory.clone(),
         port: system.restore.port,

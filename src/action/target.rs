@@ -7,6 +7,7 @@ use crate::inventory::{System, SystemDetail};
 use crate::recovery;
 use crate::secret::Secret;
 use crate::store::{Bucket, Keys};
+use crate::system::postgres::Repository;
 use crate::system::postgres::wal::Location;
 use crate::system::{postgres, redis};
 
@@ -44,6 +45,12 @@ impl Context {
     pub(super) fn bucket(&self, system: &System) -> Result<Bucket, Failure> {
         let what = || format!("the backups of {} cannot be reached", system.name);
         self.location(system)?.open().map_err(|error| Failure::from(error).fails(what()))
+    }
+
+    /// Where the system's base backups and WAL are; the redactor knows the keys to them from here on.
+    pub(super) fn repository(&self, system: &System) -> Result<Repository, Failure> {
+        self.location(system)?;
+        recovery::repository_of(&self.inventory, system)
     }
 
     /// What `recovery.choose` left behind.

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use crate::inventory::{Encryption, Recipient, SecretRef};
 use crate::store::Keys;
-use crate::system::postgres::wal::{Fetch, Fetched, Location, Pushed, push};
+use crate::system::postgres::engine::Engine;
+use crate::system::postgres::wal::{Fetch, Fetched, Location, Origin, Pushed, push};
 
 const FAILED_PUSH: u8 = 1;
 const NOT_THERE: u8 = 1;
@@ -127,7 +128,7 @@ fn run_fetch(args: &[OsString]) -> Result<u8, String> {
     let [name, path] = files.as_slice() else { return Err("fetch takes two words: %f %p".to_owned()) };
     let name = name.to_str().ok_or("the file's name is not text")?;
     let fetch = Fetch {
-        location: options.location()?,
+        from: options.origin()?,
         stage: options.stage,
         system_identifier: options.system_identifier,
         end: options.end,
@@ -141,6 +142,10 @@ fn run_fetch(args: &[OsString]) -> Result<u8, String> {
 #[derive(Default)]
 struct Options {
     store: Option<String>,
+    engine: Option<String>,
+    program: Option<PathBuf>,
+    config: Option<PathBuf>,
+    name: Option<String>,
     prefix: String,
     keys: Keys,
     encryption: Encryption,
@@ -164,6 +169,10 @@ impl Options {
             let text = || value.to_str().map(str::to_owned).ok_or_else(|| format!("the value of {option} is not text"));
             match option {
                 "--store" => options.store = Some(text()?),
+                "--engine" => options.engine = Some(text()?),
+                "--program" => options.program = Some(PathBuf::from(value)),
+                "--config" => options.config = Some(PathBuf::from(value)),
+                "--name" => options.name = Some(text()?),
                 "--prefix" => options.prefix = text()?,
                 "--keys" => options.keys = Keys::File(PathBuf::from(value)),
                 "--encrypt-to" => {
@@ -180,6 +189,14 @@ impl Options {
             }
         }
         Ok((options, files))
+    }
+
+    fn origin(&self) -> Result<Origin, String> {
+        let Some(word) = &self.engine else { return self.location().map(Origin::Bucket) };
+        let name = self.name.clone().ok_or("--name says which stanza or server of the engine it is")?;
+        let program = self.program.clone().unwrap_or_else(|| PathBuf::from(word));
+        let engine = Engine::from_options(word, program, self.config.clone(), name);
+        engine.map(Origin::Engine).ok_or_else(|| format!("there is no engine {word}"))
     }
 
     fn location(&self) -> Result<Location, String> {

@@ -1,5 +1,6 @@
 //! Raw → model: references resolve, no secret is written out, and no two systems can get in each other's way.
 
+mod engine;
 mod sink;
 
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
+use self::engine::EngineKeys;
 use super::raw::{self, Kind, Persistence, Reference};
 use super::{
     Backups, Cadence, Connections, Encryption, Fence, Inventory, KeyPolicy, PostgresSystem, Recipient, RedisSystem,
@@ -137,6 +139,12 @@ impl<'a> Builder<'a> {
                 .error(Some(backups.key("prefix").span()), format!("`{prefix}` is not a folder in a store"))
                 .hint("write names with `/` between them: \"orders/db\"");
         }
+        let said = EngineKeys {
+            stanza: common.backups.stanza,
+            config: common.backups.config,
+            program: common.backups.program,
+        };
+        let engine = self.engine(common.backups.engine.unwrap_or(raw::Engine::Lifeboat), said, kind, backups);
         let directory = self.path(&common.restore.directory.0, place.key("restore").key("directory"));
         if directory.parent().is_none() && !common.restore.directory.0.is_empty() {
             self.problems
@@ -149,7 +157,7 @@ impl<'a> Builder<'a> {
             rto: common.rto.map(|lasting| lasting.0),
             rpo: common.rpo.map(|lasting| lasting.0),
             backups: Backups {
-                engine: common.backups.engine.unwrap_or(raw::Engine::Lifeboat).word().to_owned(),
+                engine,
                 store: common.backups.store,
                 prefix,
                 max_age: common.backups.max_age.map(|lasting| lasting.0),

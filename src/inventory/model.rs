@@ -171,14 +171,35 @@ pub struct Fence {
 /// Where a system's backups are, and who made them.
 #[derive(Debug, Clone)]
 pub struct Backups {
-    /// Only `lifeboat` for now.
-    pub engine: String,
+    pub engine: BackupEngine,
     /// A key of [`Inventory::stores`].
     pub store: String,
     /// The system's folder in the store; its name unless the file says otherwise.
     pub prefix: String,
     /// How old the newest base backup or snapshot may be.
     pub max_age: Option<Duration>,
+}
+
+/// Who makes a system's backups, keeps them and gives them back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackupEngine {
+    Lifeboat,
+    PgBackRest {
+        program: PathBuf,
+        /// pgBackRest's own place when absent.
+        config: Option<PathBuf>,
+        stanza: String,
+    },
+}
+
+impl BackupEngine {
+    /// As the inventory calls it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Lifeboat => "lifeboat",
+            Self::PgBackRest { .. } => "pgbackrest",
+        }
+    }
 }
 
 /// Where a restored server goes.

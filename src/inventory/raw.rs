@@ -193,7 +193,15 @@ pub struct Fence {
 pub struct Backups {
     /// Who makes them; `lifeboat` when absent.
     pub engine: Option<Engine>,
-    /// One of the stores of this file.
+    /// Of `pgbackrest`: its stanza.
+    pub stanza: Option<Text>,
+    /// Of another engine: its configuration file, where that is not in its usual place. Keys belong there, readable for
+    /// the user that servers run as.
+    pub config: Option<Text>,
+    /// Of another engine: its program, where that is not on the PATH.
+    pub program: Option<Text>,
+    /// One of the stores of this file. With another engine Lifeboat keeps the lease there, what it read of the WAL, and
+    /// what it proved.
     pub store: String,
     /// The system's folder in the store; its name when absent.
     pub prefix: Option<Text>,
@@ -204,17 +212,10 @@ pub struct Backups {
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[schemars(extend("x-hint" = "backups of other engines are not supported yet; the only one is \"lifeboat\""))]
+#[schemars(extend("x-hint" = "it is \"lifeboat\" or \"pgbackrest\"; backups of other engines are not supported yet"))]
 pub enum Engine {
     Lifeboat,
-}
-
-impl Engine {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Lifeboat => "lifeboat",
-        }
-    }
+    Pgbackrest,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -66,7 +66,7 @@ fn the_example_of_the_design_loads() {
     assert_eq!(inventory.stores["backups"].url, "file:///etc/lifeboat/dr/orders");
     let db = &inventory.systems["orders-db"];
     assert_eq!(db.restore.directory, PathBuf::from("/etc/lifeboat/restored/db"));
-    assert_eq!((db.backups.engine.as_str(), db.backups.prefix.as_str()), ("lifeboat", "orders-db"));
+    assert_eq!((db.backups.engine.word(), db.backups.prefix.as_str()), ("lifeboat", "orders-db"));
     let SystemDetail::Postgres(postgres) = &db.detail else { panic!("{db:?}") };
     assert_eq!(postgres.fence.command.as_ref().unwrap()[0], "/etc/lifeboat/./fence.sh");
     let SystemDetail::Redis(sessions) = &inventory.systems["sessions"].detail else { panic!() };

@@ -1,6 +1,7 @@
 //! One PostgreSQL system's WAL: which stretch of it is worth reading, and what that says.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -11,7 +12,7 @@ use super::tables::Tables;
 use crate::event::{BaseBackup, Coverage, Failure, Fork, History, Lsn, RestorePoint};
 use crate::store::Bucket;
 use crate::system::postgres::wal::read::{Listed, Source};
-use crate::system::postgres::wal::{BadIndex, Indexes, Segment, Survey, WalError};
+use crate::system::postgres::wal::{BadIndex, Indexes, Segment, Supply, Survey, WalError};
 
 /// Work that is done only to know what was there, in bytes of WAL that are read.
 const MOST: u64 = 8 << 30;
@@ -21,7 +22,9 @@ const INDEX: u64 = 256 << 10;
 
 /// What a bucket holds of one system's WAL.
 pub struct Archive {
+    /// Where the indexes are.
     pub bucket: Bucket,
+    pub supply: Supply,
     pub backups: Vec<BaseBackup>,
     pub coverage: Vec<Coverage>,
     pub forks: Vec<Fork>,
@@ -130,6 +133,14 @@ impl Archive {
         timeline
     }
 
+    fn source(&self, runtime: &tokio::runtime::Handle) -> Source {
+        let runtime = runtime.clone();
+        match &self.supply {
+            Supply::Bucket(bucket) => Source::Bucket { bucket: bucket.clone(), runtime },
+            Supply::Engine(reader) => Source::Engine { reader: Arc::clone(reader), runtime },
+        }
+    }
+
     /// Looks at a stretch. Blocks its thread. Damage is no error: it ends the history, and is named there. `None` when
     /// there is no WAL.
     pub fn read(&self, way: &Stretch<'_>, runtime: &tokio::runtime::Handle) -> Result<Option<Read>, Failure> {
@@ -137,8 +148,10 @@ impl Archive {
         let anchor = self.incident.or(way.reach.end_time);
         let tables = Tables::new(self.bucket.clone(), runtime.clone(), &self.backups);
         let mut fold = Fold::new(way.timeline, anchor, tables);
+        let source = self.source(runtime);
         let survey = Survey {
             bucket: &self.bucket,
+            source: &source,
             indexes: &self.indexes,
             segments: &listed,
             system_identifier: self.system_identifier,
@@ -166,7 +179,7 @@ impl Archive {
         let missing = || way.reach.hole.as_ref().map(|hole| format!("{hole} is missing"));
         history.stopped = history.stopped.or_else(missing);
         let exact = Exact {
-            source: Source::Bucket { bucket: self.bucket.clone(), runtime: runtime.clone() },
+            source: self.source(runtime),
             listed,
             system_identifier: self.system_identifier,
             timeline: history.timeline,

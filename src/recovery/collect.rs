@@ -4,8 +4,12 @@ use chrono::{DateTime, Utc};
 
 use crate::clock;
 use crate::event::{Failure, SystemWindow, Window};
-use crate::inventory::{Inventory, SecretRef, StoreKeys, System, SystemDetail};
+use crate::inventory::{BackupEngine, Inventory, SecretRef, StoreKeys, System, SystemDetail};
+use crate::process::Account;
 use crate::store::{AzureKey, Bucket, Given, GoogleKey, Keys, Object, Pair, StoreError};
+use crate::system::postgres::Repository;
+use crate::system::postgres::catalogue::Catalogue;
+use crate::system::postgres::engine::{Engine, PgBackRest};
 use crate::system::postgres::wal::Location;
 use crate::system::postgres::wal::read::Listed;
 use crate::system::{postgres, redis};
@@ -37,6 +41,37 @@ pub fn bucket_of(inventory: &Inventory, system: &System) -> Result<Location, Fai
     })
 }
 
+/// The program that keeps a system's backups, where it is not Lifeboat itself.
+pub fn engine_of(system: &System) -> Result<Option<Engine>, Failure> {
+    let account = || {
+        let failed = |error| Failure::new("the account that backup programs run as cannot be looked up", error);
+        match &system.restore.run_as {
+            Some(name) => Account::named(name).map_err(failed),
+            None => Account::unprivileged().map_err(failed),
+        }
+    };
+    Ok(match &system.backups.engine {
+        BackupEngine::Lifeboat => None,
+        BackupEngine::PgBackRest { program, config, stanza } => Some(Engine::PgBackRest(PgBackRest {
+            program: program.clone(),
+            config: config.clone(),
+            stanza: stanza.clone(),
+            account: account()?,
+            cluster: None,
+        })),
+    })
+}
+
+/// Where a PostgreSQL system's base backups and WAL are.
+pub fn repository_of(inventory: &Inventory, system: &System) -> Result<Repository, Failure> {
+    if let Some(engine) = engine_of(system)? {
+        return Ok(Repository::Engine(engine));
+    }
+    let location = bucket_of(inventory, system)?;
+    let bucket = location.open().map_err(|error| cannot_look(&system.name, error.into()))?;
+    Ok(Repository::Bucket { bucket, location })
+}
+
 /// Looks at the backups of these systems. One that cannot be looked at is a failure, not an empty window.
 pub async fn collect(
     inventory: &Inventory,
@@ -54,7 +89,9 @@ pub async fn collect(
 /// One system's part of the window.
 pub(super) struct Seen {
     pub window: SystemWindow,
+    /// Its folder in the store: the backups, or what Lifeboat keeps beside another program's.
     pub bucket: Bucket,
+    pub engine: Option<Engine>,
     /// Of PostgreSQL's WAL.
     pub segments: Vec<Listed>,
     /// Everything else that was listed.
@@ -70,7 +107,14 @@ pub(super) async fn see(inventory: &Inventory, name: &str) -> Result<Seen, Failu
     let failed = |failure| cannot_look(name, failure);
     let bucket = bucket_of(inventory, system)?.open().map_err(|error| failed(error.into()))?;
     match &system.detail {
-        SystemDetail::Postgres(_) => postgres_window(name, bucket).await.map_err(|error| failed(error.into())),
+        SystemDetail::Postgres(_) => {
+            let engine = engine_of(system)?;
+            let found = match &engine {
+                Some(engine) => engine.catalogue().await.map_err(failed)?,
+                None => postgres::catalogue::list(&bucket).await.map_err(|error| failed(error.into()))?,
+            };
+            Ok(postgres_window(name, bucket, engine, found))
+        }
         SystemDetail::Redis(_) => redis_window(name, bucket).await.map_err(|error| failed(error.into())),
     }
 }
@@ -91,11 +135,10 @@ async fn redis_window(name: &str, bucket: Bucket) -> Result<Seen, StoreError> {
     damaged.extend(more);
     objects.extend(shipped);
     let window = SystemWindow::Redis { system: name.to_owned(), snapshots, aof, warnings: damaged.clone() };
-    Ok(Seen { window, bucket, segments: Vec::new(), objects, damaged })
+    Ok(Seen { window, bucket, engine: None, segments: Vec::new(), objects, damaged })
 }
 
-async fn postgres_window(name: &str, bucket: Bucket) -> Result<Seen, postgres::PgError> {
-    let found = postgres::catalogue::list(&bucket).await?;
+fn postgres_window(name: &str, bucket: Bucket, engine: Option<Engine>, found: Catalogue) -> Seen {
     let window = SystemWindow::Postgres {
         system: name.to_owned(),
         backups: found.backups,
@@ -108,5 +151,5 @@ async fn postgres_window(name: &str, bucket: Bucket) -> Result<Seen, postgres::P
         system_identifier: found.system_identifier.map(|id| id.to_string()),
         warnings: found.warnings,
     };
-    Ok(Seen { window, bucket, segments: found.segments, objects: found.objects, damaged: found.damaged })
+    Seen { window, bucket, engine, segments: found.segments, objects: found.objects, damaged: found.damaged }
 }

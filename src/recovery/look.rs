@@ -17,7 +17,8 @@ use super::settle::{settle, settle_redis};
 use crate::clock;
 use crate::event::{Basis, Failure, Lsn, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 use crate::inventory::Inventory;
-use crate::system::postgres::wal::Indexes;
+use crate::system::postgres::engine::Reader;
+use crate::system::postgres::wal::{Indexes, Supply};
 
 /// A window whose WAL was read, and the WAL itself to find places in.
 pub struct Looked {
@@ -54,8 +55,20 @@ pub async fn look(
 
 /// `None` for what has no WAL.
 async fn archive(seen: &mut Seen, incident: Option<DateTime<Utc>>) -> Option<Archive> {
-    let SystemWindow::Postgres { backups, coverage, forks, segment_bytes, system_identifier, .. } = &seen.window else {
+    let SystemWindow::Postgres { backups, coverage, forks, segment_bytes, system_identifier, warnings, .. } =
+        &mut seen.window
+    else {
         return None;
+    };
+    let supply = match seen.engine.clone() {
+        None => Supply::Bucket(seen.bucket.clone()),
+        Some(engine) => match Reader::new(engine).await {
+            Ok(reader) => Supply::Engine(Arc::new(reader)),
+            Err(failure) => {
+                warnings.push(format!("the WAL was not looked at: {failure}"));
+                return None;
+            }
+        },
     };
     let own = |id: u64| system_identifier.as_ref().is_none_or(|own| *own == id.to_string());
     Some(Archive {
@@ -65,6 +78,7 @@ async fn archive(seen: &mut Seen, incident: Option<DateTime<Utc>>) -> Option<Arc
         segments: std::mem::take(&mut seen.segments),
         indexes: Indexes::list(&seen.bucket).await,
         bucket: seen.bucket.clone(),
+        supply,
         segment_bytes: (*segment_bytes).max(1 << 20),
         system_identifier: system_identifier.as_ref().and_then(|id| id.parse().ok()),
         incident,

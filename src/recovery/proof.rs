@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::collect::{Seen, bucket_of, see};
+use super::collect::{Seen, repository_of, see};
 use super::plan::{Wanted, plan};
 use crate::clock;
 use crate::digest::Digest;
@@ -165,8 +165,7 @@ impl Prove<'_> {
         let plan = plan(&window, &system.name, &wanted)?;
         let segments = plan.restore.segments.len();
         let restore = Restore {
-            bucket: seen.bucket.clone(),
-            location: bucket_of(self.inventory, system)?,
+            from: repository_of(self.inventory, system)?,
             plan: plan.restore,
             directory: place.data(),
             port: 0,

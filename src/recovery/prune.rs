@@ -51,6 +51,9 @@ impl Pruning {
 
     /// In a sentence.
     pub fn says(&self) -> String {
+        if let Some(engine) = &self.seen.engine {
+            return format!("{}: {} expires its backups and WAL by its own rules", self.system, engine.word());
+        }
         let limit = humantime::format_duration(self.retain);
         if self.going.is_empty() {
             return format!("{}: nothing is older than the limit of {limit} and what leads over it", self.system);
@@ -81,6 +84,11 @@ pub async fn prunable(inventory: &Inventory, name: &str, now: DateTime<Utc>) -> 
             .now("Say in the inventory how long backups are kept: retain = \"30d\".")
     })?;
     let seen = see(inventory, name).await?;
+    if seen.engine.is_some() {
+        // It would lose track of what it has.
+        let (spare, going, staying) = (Spare::default(), Vec::new(), BTreeSet::new());
+        return Ok(Pruning { system: name.to_owned(), retain, spare, going, bytes: 0, staying, seen });
+    }
     let limit = cutoff(retain, now);
     let mut objects: Vec<&Object> = seen.objects.iter().collect();
     let (spare, wal) = match &seen.window {

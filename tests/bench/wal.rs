@@ -125,8 +125,15 @@ fn look(runtime: &Runtime, bucket: &Bucket) -> (Duration, Surveyed, usize) {
     let segments = source.list().expect("the archive is listed");
     let indexes = runtime.block_on(Indexes::list(bucket));
     let threads = NonZeroUsize::new(2).expect("two");
-    let survey =
-        Survey { bucket, indexes: &indexes, segments: &segments, system_identifier: None, threads, keep: true };
+    let survey = Survey {
+        bucket,
+        source: &source,
+        indexes: &indexes,
+        segments: &segments,
+        system_identifier: None,
+        threads,
+        keep: true,
+    };
     let (mut found, mut commits) = (0, 0);
     let surveyed = survey.run(runtime.handle(), |what| {
         let Found::Segment { index, .. } = what else { panic!("damage") };

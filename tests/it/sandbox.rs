@@ -157,8 +157,7 @@ async fn recovered(place: &Place, status: &Value) {
     let wanted = Wanted::new(RecoveryTarget::Time { time: damage_at }, true);
     let location = bucket_of(&inventory, system).expect("the bucket");
     let restore = postgres::Restore {
-        bucket: location.open().expect("the bucket opens"),
-        location,
+        from: postgres::Repository::Bucket { bucket: location.open().expect("the bucket opens"), location },
         plan: plan(&window, "orders-db", &wanted).expect("a plan").restore,
         directory: system.restore.directory.clone(),
         port: system.restore.port,

@@ -16,6 +16,7 @@ use crate::recovery::plan::{Plan, Wanted, plan};
 use crate::recovery::proof::{newest_record, stamp};
 use crate::recovery::retention::{Archived, Spare, cutoff, spare_of_redis};
 use crate::store::{Object, Unreadable};
+use crate::system::postgres::engine::Engine;
 
 /// Clocks of two machines may differ by so much.
 const SKEW: TimeDelta = TimeDelta::minutes(1);
@@ -80,7 +81,10 @@ impl Postgres<'_> {
         self.wal(health, way);
         let loss = self.loss(health);
         health.facts.push(loss);
-        health.facts.push(manifests(look, seen, "base/"));
+        health.facts.push(match &seen.engine {
+            Some(engine) if seen.damaged.is_empty() => self.reported(engine),
+            _ => manifests(look, seen, "base/"),
+        });
         health.facts.push(self.archive());
         let stamps = self.backups.iter().flat_map(|backup| [backup.started, backup.stopped]);
         health.facts.push(clock(look, stamps.chain(self.coverage.iter().filter_map(|run| run.to_time))));
@@ -164,10 +168,33 @@ impl Postgres<'_> {
         }
     }
 
+    /// What another program says of its own backups: their files were not looked at.
+    fn reported(&self, engine: &Engine) -> Fact {
+        let word = engine.word();
+        let reports = format!("{word} reports {}", several(self.backups.len(), "backup"));
+        match &self.look.checked {
+            None => unknown(Subject::Manifests, format!("{reports}; their files were not looked at")),
+            Some(Ok(())) => ok(Subject::Manifests, format!("{reports}, and its own check found nothing wrong")),
+            // A server that is down fails it too.
+            Some(Err(error)) if !matches!(self.look.source, Source::End(_)) => {
+                unknown(Subject::Manifests, format!("{reports}; its own check needs the server: {}", error.why))
+            }
+            Some(Err(error)) => failed(
+                Subject::Manifests,
+                format!("{reports}, and its own check fails: {}", error.why),
+                format!("run {word} check by hand, as the user that owns its repository"),
+            ),
+        }
+    }
+
     fn retention(&self, health: &mut SystemHealth) {
         let Self { look, seen, .. } = self;
         let archived = Archived { backups: self.backups, coverage: self.coverage, forks: self.forks, size: self.size };
         health.retention.from = archived.good().first().map(|backup| backup.stopped);
+        if let Some(engine) = &seen.engine {
+            let says = format!("{} expires them by its own rules, which were not looked at", engine.word());
+            return health.facts.push(unknown(Subject::Retention, says));
+        }
         let Some(retain) = look.limits.retain else { return health.facts.push(no_limit()) };
         let spare = archived.spare(&seen.segments, retain, look.now);
         let sizes = spare.segments.iter().filter_map(|at| seen.segments.get(*at)).map(|listed| listed.bytes);

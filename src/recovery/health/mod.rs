@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::event::{Failure, Lsn, SystemWindow};
 use crate::inventory::{Inventory, System, SystemDetail};
 use crate::store::Unreadable;
+use crate::system::postgres::engine::EngineError;
 use crate::system::postgres::wal::ARCHIVE;
 use crate::system::postgres::{SourceEnd, source_end};
 
@@ -227,8 +228,13 @@ pub async fn health(
                     true => asked(system).await,
                     false => Source::NotAsked,
                 };
+                let checked = match &seen.engine {
+                    Some(engine) if ask => Some(engine.check().await),
+                    _ => None,
+                };
                 let (tested, unread, began) = (tested(&seen).await, unread(&seen).await, began(&seen).await);
-                judge::judge(&Look { system, limits, now, began, source: asked, tested, unread }, &seen)
+                let look = Look { system, limits, now, began, source: asked, tested, unread, checked };
+                judge::judge(&look, &seen)
             }
             Err(failure) => blind(system, limits, failure),
         }
@@ -247,6 +253,8 @@ pub(super) struct Look<'a> {
     pub tested: Proven,
     /// Why the content of the newest backup cannot be read here, though it is there.
     pub unread: Option<Unreadable>,
+    /// What another program that keeps the backups found when it checked itself; absent where it was not asked.
+    pub checked: Option<Result<(), EngineError>>,
 }
 
 /// What the newest record of a proof says.

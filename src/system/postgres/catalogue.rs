@@ -38,40 +38,83 @@ pub struct Catalogue {
     pub warnings: Vec<String>,
 }
 
+/// What an archive was found to hold, before it is put in order.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub backups: Vec<BaseBackup>,
+    pub segments: Vec<Listed>,
+    pub forks: Vec<Fork>,
+    pub objects: Vec<Object>,
+    pub system_identifier: Option<u64>,
+    pub segment_bytes: u64,
+    pub damaged: Vec<String>,
+    /// `damaged` not included.
+    pub warnings: Vec<String>,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self {
+            backups: Vec::new(),
+            segments: Vec::new(),
+            forks: Vec::new(),
+            objects: Vec::new(),
+            system_identifier: None,
+            segment_bytes: USUAL_SEGMENT,
+            damaged: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Found {
+    pub fn into_catalogue(self) -> Catalogue {
+        let Self { mut backups, mut segments, mut forks, damaged, mut warnings, segment_bytes, .. } = self;
+        backups.sort_by_key(|backup| backup.stop_lsn);
+        backups.sort_by_key(|backup| backup.stopped);
+        segments.sort_by_key(|listed| listed.segment);
+        forks.sort_by_key(|fork| fork.timeline);
+        let (coverage, mut gaps) = runs(&segments);
+        warnings.extend_from_slice(&damaged);
+        warnings.extend(rootless(&coverage, &forks, &backups));
+        gaps.extend(forks.iter().filter_map(|fork| gap_before(fork, &coverage, segment_bytes)));
+        Catalogue {
+            backups,
+            coverage,
+            gaps,
+            restore_points: Vec::new(),
+            forks,
+            segments,
+            objects: self.objects,
+            system_identifier: self.system_identifier,
+            segment_bytes,
+            damaged,
+            warnings,
+        }
+    }
+}
+
 /// Lists the bucket. Damaged manifests and foreign files become warnings; only an unreadable bucket is an error.
 pub async fn list(bucket: &Bucket) -> Result<Catalogue, PgError> {
-    let mut warnings = Vec::new();
+    let mut found = Found::default();
     let id = match read_id(bucket).await {
         Ok(id) => id,
         Err(super::wal::WalError::Store(error)) => return Err(error.into()),
         Err(error) => {
-            warnings.push(error.to_string());
+            found.warnings.push(error.to_string());
             None
         }
     };
-    let mut objects = bucket.list("base").await?;
-    let (backups, damaged) = backups(bucket, &objects).await?;
-    warnings.extend_from_slice(&damaged);
-    let segment_bytes = id.map_or(USUAL_SEGMENT, |ArchiveId { segment_size, .. }| segment_size);
-    let (segments, others) = segments(bucket.list("wal").await?, segment_bytes, &mut warnings);
-    let (coverage, mut gaps) = runs(&segments);
-    let forks = forks(bucket, &others, &mut warnings).await?;
-    objects.extend(others);
-    warnings.extend(rootless(&coverage, &forks, &backups));
-    gaps.extend(forks.iter().filter_map(|fork| gap_before(fork, &coverage, segment_bytes)));
-    Ok(Catalogue {
-        backups,
-        coverage,
-        gaps,
-        restore_points: Vec::new(),
-        forks,
-        segments,
-        objects,
-        system_identifier: id.map(|id| id.system_identifier),
-        segment_bytes,
-        damaged,
-        warnings,
-    })
+    found.objects = bucket.list("base").await?;
+    (found.backups, found.damaged) = backups(bucket, &found.objects).await?;
+    if let Some(ArchiveId { system_identifier, segment_size }) = id {
+        (found.system_identifier, found.segment_bytes) = (Some(system_identifier), segment_size);
+    }
+    let others;
+    (found.segments, others) = segments(bucket.list("wal").await?, found.segment_bytes, &mut found.warnings);
+    found.forks = forks(bucket, &others, &mut found.warnings).await?;
+    found.objects.extend(others);
+    Ok(found.into_catalogue())
 }
 
 /// The cluster whose WAL and backups the bucket holds; `None` while it says nothing.
@@ -127,8 +170,6 @@ async fn backups(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<BaseBackup>
             format!("backup {label} is not usable: base/{label}/manifest.json is missing, or was never written")
         }));
     }
-    found.sort_by_key(|backup| backup.stop_lsn);
-    found.sort_by_key(|backup| backup.stopped);
     Ok((found, warnings))
 }
 
@@ -164,7 +205,6 @@ fn segments(objects: Vec<Object>, segment_size: u64, warnings: &mut Vec<String>)
             None => warnings.push(format!("{} does not belong in a WAL archive", object.key)),
         }
     }
-    segments.sort_by_key(|listed| listed.segment);
     (segments, others)
 }
 
@@ -253,11 +293,11 @@ async fn forks(bucket: &Bucket, objects: &[Object], warnings: &mut Vec<String>) 
             _ => warnings.push(format!("{} cannot be read; timeline {timeline} is unknown", object.key)),
         }
     }
-    forks.sort_by_key(|fork| fork.timeline);
     Ok(forks)
 }
 
-fn last_fork(text: &str) -> Option<(u32, Lsn)> {
+/// Parent and place, by the last line of a timeline's history.
+pub(super) fn last_fork(text: &str) -> Option<(u32, Lsn)> {
     let line = text.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with('#'))?;
     let mut words = line.split_whitespace();
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
@@ -280,7 +320,9 @@ mod tests {
         objects.push(object("wal/00000001/passwords.txt"));
         objects.push(object("wal/00000002/000000010000000000000009.zst"));
         let mut warnings = Vec::new();
-        let (coverage, gaps) = runs(&segments(objects, 16 << 20, &mut warnings).0);
+        let mut segments = segments(objects, 16 << 20, &mut warnings).0;
+        segments.sort_by_key(|listed| listed.segment);
+        let (coverage, gaps) = runs(&segments);
         let runs: Vec<_> =
             coverage.iter().map(|run| (run.timeline, run.from.to_string(), run.to.to_string(), run.segments)).collect();
         assert_eq!(

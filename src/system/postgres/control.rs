@@ -11,7 +11,7 @@ use crate::event::Failure;
 use crate::process::{Spec, postgres_bin};
 
 /// Settings below which a server refuses to replay the source's WAL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Floor {
     pub max_connections: u32,

@@ -2,6 +2,7 @@
 
 use lifeboat::event::RecoveryTarget;
 use lifeboat::store::Encryption;
+use lifeboat::system::postgres::Repository;
 use lifeboat::system::postgres::wal::Location;
 
 use super::{Pair, by_age, encryption, files, plain, readable};
@@ -77,8 +78,9 @@ async fn without_the_key_a_restore_says_which_one_is_missing() {
     let other = Pair::new(place.directory.path(), "other");
     for (with, told) in [(None, "no identity is given"), (Some(&other), other.short())] {
         let mut restore = restore_of(&primary, RecoveryTarget::Latest, true, "restored").await;
-        restore.location.encryption = encryption(&[&place.pair], with.map(|pair| pair.file.as_path()));
-        restore.bucket = restore.location.open().expect("the bucket opens");
+        let mut location = primary.location.clone();
+        location.encryption = encryption(&[&place.pair], with.map(|pair| pair.file.as_path()));
+        restore.from = Repository::Bucket { bucket: location.open().expect("the bucket opens"), location };
         let (_clone, result) = run(restore).await;
         let failure = result.expect_err("it cannot be read");
         assert!(failure.why.contains(told) && failure.why.contains(place.pair.short()), "{failure:?}");

@@ -5,7 +5,7 @@ use lifeboat::event::{Failure, RecoveryTarget, SystemWindow, Window};
 use lifeboat::recovery::{Wanted, plan};
 use lifeboat::secret::Secret;
 use lifeboat::system::postgres::restore::{Owner, undo};
-use lifeboat::system::postgres::{Plan, Proof, Report, Reporter, Restore, Restored, catalogue};
+use lifeboat::system::postgres::{Plan, Proof, Report, Reporter, Repository, Restore, Restored, catalogue};
 use tokio_util::sync::CancellationToken;
 
 use super::promote::promotion;
@@ -50,8 +50,7 @@ pub async fn restore_of(primary: &Primary, target: RecoveryTarget, inclusive: bo
 
 pub fn restore_by(primary: &Primary, plan: Plan, to: &str) -> Restore {
     Restore {
-        bucket: primary.bucket(),
-        location: primary.location.clone(),
+        from: Repository::Bucket { bucket: primary.bucket(), location: primary.location.clone() },
         plan,
         directory: primary.path(to),
         port: 0,

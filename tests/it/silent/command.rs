@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lifeboat::event::RecoveryTarget;
-use lifeboat::system::postgres::wal::{Fetch, restore_command};
+use lifeboat::system::postgres::wal::{Fetch, Origin, restore_command};
 
 use super::scene::Scene;
 use crate::postgres::restore::{restore_of, run};
@@ -34,7 +34,8 @@ async fn silent_02_a_segment_that_cannot_be_read_is_not_the_end() {
     assert!(!plain.complains(), "{}", plain.log());
 
     // The command alone, in the same place.
-    let fetch = Fetch { location: scene.primary.location.clone(), stage: None, system_identifier: None, end: None };
+    let fetch =
+        Fetch { from: Origin::Bucket(scene.primary.location.clone()), stage: None, system_identifier: None, end: None };
     let ours = format!("restore_command = '{}'", restore_command(&program(), &fetch));
     let server = scene.recover_by("ours", &[&ours, "archive_mode = off"]).await;
     assert!(server.dead().await.log().contains("FATAL:  could not restore file"), "{}", server.log());
@@ -70,7 +71,8 @@ async fn silent_02_an_archive_that_is_not_mounted_is_not_the_end() {
     assert_eq!(plain.promoted().await.rows().await, "");
     assert!(!plain.complains(), "{}", plain.log());
 
-    let fetch = Fetch { location: scene.primary.location.clone(), stage: None, system_identifier: None, end: None };
+    let fetch =
+        Fetch { from: Origin::Bucket(scene.primary.location.clone()), stage: None, system_identifier: None, end: None };
     let ours = format!("restore_command = '{}'", restore_command(&program(), &fetch));
     let server = scene.recover_by("ours", &[&ours, "archive_mode = off"]).await;
     assert!(server.dead().await.log().contains("holds no WAL archive"), "{}", server.log());

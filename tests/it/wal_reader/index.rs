@@ -74,8 +74,10 @@ impl Looker {
         let indexes = if self.fresh { Indexes::default() } else { Indexes::list(&self.bucket).await };
         let look = move || {
             let mut told = Told::default();
+            let source = Source::Bucket { bucket: own.bucket.clone(), runtime: runtime.clone() };
             let survey = Survey {
                 bucket: &own.bucket,
+                source: &source,
                 indexes: &indexes,
                 segments: &own.segments,
                 system_identifier: own.system_identifier,

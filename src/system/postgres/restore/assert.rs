@@ -5,11 +5,11 @@ use tokio_postgres::Client;
 use crate::event::{Failure, Lsn, RecoveryTarget};
 use crate::mutant;
 
-use super::super::base::Manifest;
 use super::super::error::PgError;
 use super::super::identity::Identity;
 use super::super::wal::Segment;
 use super::Restore;
+use super::base::Base;
 use super::target::OURS;
 use super::watch::Standing;
 
@@ -18,7 +18,7 @@ impl Restore {
     pub(super) async fn assert(
         &self,
         client: &Client,
-        manifest: &Manifest,
+        base: &Base,
         identity: &Identity,
         standing: &Standing,
     ) -> Result<(), Failure> {
@@ -26,10 +26,10 @@ impl Restore {
             Err(Failure::new("the restored server is up, but not where it should be", why)
                 .now("do not use it; undo this restore and choose again"))
         };
-        if identity.system_identifier != manifest.system_identifier {
+        if identity.system_identifier != base.system_identifier {
             return wrong(format!(
                 "system identifier {}, expected {}",
-                identity.system_identifier, manifest.system_identifier
+                identity.system_identifier, base.system_identifier
             ));
         }
         let here = self.directory.canonicalize().ok();
@@ -39,8 +39,8 @@ impl Restore {
         if identity.timeline > self.plan.timeline {
             return wrong(format!("it is on timeline {}, expected {}", identity.timeline, self.plan.timeline));
         }
-        if standing.lsn < manifest.stop_lsn {
-            return wrong(format!("it stands at {}, before the backup's end at {}", standing.lsn, manifest.stop_lsn));
+        if standing.lsn < base.stop_lsn {
+            return wrong(format!("it stands at {}, before the backup's end at {}", standing.lsn, base.stop_lsn));
         }
         match (&self.plan.target, standing.commit) {
             (RecoveryTarget::Time { time }, Some(commit))
@@ -57,7 +57,7 @@ impl Restore {
                 return wrong(format!("it stands at {}, after the target {lsn}", standing.lsn));
             }
             (RecoveryTarget::Latest, _) => {
-                let last = Segment::before(self.plan.end, self.plan.timeline, manifest.wal_segment_bytes);
+                let last = Segment::before(self.plan.end, self.plan.timeline, base.wal_segment_bytes);
                 if standing.lsn <= last.start() || standing.lsn > self.plan.end {
                     return wrong(format!("it stands at {}, and the WAL goes to {}", standing.lsn, self.plan.end));
                 }

@@ -7,11 +7,11 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 
 use super::Plan;
+use super::base::Base;
 use super::target::Place;
 use crate::event::{Failure, RecoveryTarget};
 use crate::mutant;
 use crate::process::Account;
-use crate::system::postgres::base::Manifest;
 use crate::system::postgres::control::Floor;
 
 const NAMES: [&str; 4] = ["postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"];
@@ -19,7 +19,7 @@ const NAMES: [&str; 4] = ["postgresql.conf", "postgresql.auto.conf", "pg_hba.con
 /// What goes into the configuration besides the plan.
 pub struct Settings<'a> {
     pub plan: &'a Plan,
-    pub manifest: &'a Manifest,
+    pub base: &'a Base,
     pub floor: Floor,
     pub place: &'a Place,
     pub restore_command: &'a str,
@@ -79,7 +79,7 @@ impl Settings<'_> {
         set("log_timezone", "UTC");
         // Failures are told from these lines.
         set("lc_messages", "C");
-        for (name, value) in &self.manifest.client_settings {
+        for (name, value) in &self.base.client_settings {
             set(name, value);
         }
         if phase == Phase::Promoted {
@@ -93,14 +93,14 @@ impl Settings<'_> {
         set("max_wal_size", &format!("{}MB", self.keep_wal >> 20));
         set("checkpoint_timeout", "1d");
         set("wal_retrieve_retry_interval", "100ms");
-        let major = self.manifest.version_number / 10_000;
+        let major = self.base.version_number / 10_000;
         if major >= 14 && cfg!(target_os = "linux") {
             set("recovery_init_sync_method", "syncfs");
         }
         // Replay's own process is the slowest; nobody else is to write, or to look ahead at what is in memory anyway.
         set("bgwriter_lru_maxpages", "0");
         if major >= 15 {
-            if self.manifest.bytes < memory_bytes() / 2 {
+            if self.base.bytes < memory_bytes() / 2 {
                 set("recovery_prefetch", "off");
             }
             set("log_startup_progress_interval", "2s");

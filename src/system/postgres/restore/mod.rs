@@ -4,6 +4,7 @@
 //! and stops at the target. Nothing is claimed before it was asked what it is and where it stands.
 
 mod assert;
+mod base;
 mod config;
 mod find;
 mod keep;
@@ -23,14 +24,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::base::Manifest;
-use super::catalogue;
 use super::connect::Url;
 use super::control::{ControlData, programs};
+use super::engine::{Engine, Reader};
 use super::error::PgError;
 use super::identity::Identity;
 use super::report::{Meter, Reporter};
-use super::wal::{Counters, Fetch, Location, Segment, Stager, Window, restore_command};
+use super::repository::Repository;
+use super::wal::{Counters, Fetch, Location, Origin, Segment, Stager, Supply, WalError, Window, restore_command};
 use crate::clock;
 use crate::event::{Failure, Lsn, RecoveryTarget, Unit};
 use crate::process::{Account, Spec, free_ports};
@@ -41,6 +42,7 @@ pub(super) use assert::assert_not_archiving;
 pub use assert::locked_tables;
 pub use find::{Found, find};
 
+use base::{Base, From};
 pub(super) use config::switch_to_promoted;
 use config::{Files, Settings};
 pub use restored::Restored;
@@ -104,11 +106,11 @@ impl Place {
     }
 }
 
+type Staging = tokio::task::JoinHandle<Result<(), WalError>>;
+
 /// Restores to a recovery point.
 pub struct Restore {
-    pub bucket: Bucket,
-    /// The same bucket, for `restore_command`.
-    pub location: Location,
+    pub from: Repository,
     pub plan: Plan,
     /// The new data directory.
     pub directory: PathBuf,
@@ -128,8 +130,8 @@ pub struct Restore {
 }
 
 /// Bytes as a number of segments, and two at least.
-fn segments(manifest: &Manifest, bytes: u64) -> u64 {
-    bytes.div_ceil(manifest.wal_segment_bytes).max(2)
+fn segments(base: &Base, bytes: u64) -> u64 {
+    bytes.div_ceil(base.wal_segment_bytes).max(2)
 }
 
 struct Ready {
@@ -147,7 +149,7 @@ impl Restore {
     pub async fn run(self) -> Result<Restored, Failure> {
         let began = clock::boot_now();
         let account = self.account()?;
-        let manifest = catalogue::manifest(&self.bucket, &self.plan.label).await?;
+        let base = Base::find(&self.from, &self.plan.label).await?;
         let (target, before) = Target::claim(&self.directory, &self.owner, &self.plan, account.as_ref()).await?;
         let stop = self.cancel.child_token();
         let _ends_with_us = stop.clone().drop_guard();
@@ -159,7 +161,7 @@ impl Restore {
                 ready
             }
             None => match self.standing_before(before.as_ref()) {
-                Some((place, lsn)) => self.advance(&target, &manifest, account.as_ref(), place, lsn, &stop).await?,
+                Some((place, lsn)) => self.advance(&target, &base, account.as_ref(), place, lsn, &stop).await?,
                 None => {
                     if let Some(Marker { state: State::Paused { lsn, .. }, .. }) = &before {
                         self.report
@@ -168,11 +170,11 @@ impl Restore {
                             ))
                             .await;
                     }
-                    self.prepare(&target, &manifest, account.as_ref(), &stop).await?
+                    self.prepare(&target, &base, account.as_ref(), &stop).await?
                 }
             },
         };
-        let result = self.finish(&target, &manifest, &ready, began).await;
+        let result = self.finish(&target, &base, &ready, began).await;
         if result.is_err() {
             // What cannot be vouched for does not stay up.
             target::stop_server(&self.directory).await?;
@@ -226,7 +228,7 @@ impl Restore {
     async fn advance(
         &self,
         target: &Target,
-        manifest: &Manifest,
+        base: &Base,
         account: Option<&Account>,
         place: Place,
         from: Lsn,
@@ -236,21 +238,19 @@ impl Restore {
             .say(format!("the restored server stands at {from}; it goes on from there, the base backup is kept"))
             .await;
         target::stop_server(&self.directory).await?;
-        let bin = programs(self.bin.as_deref(), manifest.version_number / 10_000).await?;
+        let bin = programs(self.bin.as_deref(), base.version_number / 10_000).await?;
         target.renew_stage(account)?;
         let counters = Arc::new(Counters::default());
-        let window = Arc::new(AtomicU64::new(segments(manifest, WINDOW)));
-        let stager = self.stager(target, manifest, account, &counters, &window)?;
-        let (runtime, stager_stop) = (tokio::runtime::Handle::current(), stop.clone());
-        drop(tokio::task::spawn_blocking(move || stager.run(&runtime, &stager_stop)));
-        let pid = self.begin(&bin, target, manifest, account, &place, Files::Ours).await?;
+        let window = Arc::new(AtomicU64::new(segments(base, WINDOW)));
+        drop(self.stage(target, base, account, &counters, &window, stop)?);
+        let pid = self.begin(&bin, target, base, account, &place, Files::Ours).await?;
         Ok(Ready { place, pid, base_seconds: 0.0, counters, found: false })
     }
 
     async fn prepare(
         &self,
         target: &Target,
-        manifest: &Manifest,
+        base: &Base,
         account: Option<&Account>,
         stop: &CancellationToken,
     ) -> Result<Ready, Failure> {
@@ -259,16 +259,18 @@ impl Restore {
         let kept = target.kept(&self.plan.label);
         target.wipe(kept.as_deref()).await?;
         target.mark(&marker)?;
-        let bin = programs(self.bin.as_deref(), manifest.version_number / 10_000).await?;
-        self.check_space(manifest, manifest.bytes)?;
+        let bin = programs(self.bin.as_deref(), base.version_number / 10_000).await?;
+        self.check_space(base, base.bytes)?;
         let place = self.place(target, account)?;
         let counters = Arc::new(Counters::default());
         let busy = std::thread::available_parallelism().is_ok_and(|cores| cores.get() <= unpack::SIDE_BY_SIDE);
         let beside = if busy { WINDOW_BESIDE_UNPACKING } else { WINDOW };
-        let window = Arc::new(AtomicU64::new(segments(manifest, beside)));
-        let stager = self.stager(target, manifest, account, &counters, &window)?;
-        let (runtime, stager_stop) = (tokio::runtime::Handle::current(), stop.clone());
-        let mut staging = tokio::task::spawn_blocking(move || stager.run(&runtime, &stager_stop));
+        let window = Arc::new(AtomicU64::new(segments(base, beside)));
+        let mut staging = match &base.files {
+            From::Parts { .. } => Some(self.stage(target, base, account, &counters, &window, stop)?),
+            // Its WAL is asked for with the control file that comes with the base backup.
+            From::Engine(_) => None,
+        };
         let what = match &kept {
             Some(kept) => {
                 target
@@ -277,7 +279,21 @@ impl Restore {
                 "taken again from this disk"
             }
             None => {
-                self.unpack(target, manifest, account, &counters, &mut staging, stop).await?;
+                match &base.files {
+                    From::Parts { bucket, parts, backup_manifest, is_sealed } => {
+                        let pg = unpack::read_manifest(bucket, backup_manifest, *is_sealed).await?;
+                        let work = unpack::Unpack {
+                            bucket: bucket.clone(),
+                            directory: target.path.clone(),
+                            parts: parts.clone(),
+                            manifest: Arc::new(pg),
+                            owner: account.cloned(),
+                            done: Arc::default(),
+                        };
+                        self.unpack(work, &counters, staging.as_mut(), stop).await?;
+                    }
+                    From::Engine(engine) => self.put(engine, target, account, stop).await?,
+                }
                 match target.keep_base(&self.plan.label) {
                     Err(error) if error.kind() != std::io::ErrorKind::Unsupported => {
                         self.report.say(format!("the base backup is not kept for another point: {error}")).await;
@@ -287,9 +303,12 @@ impl Restore {
                 "verified and unpacked"
             }
         };
-        window.store(segments(manifest, WINDOW), Ordering::Relaxed);
+        if staging.is_none() {
+            drop(self.stage(target, base, account, &counters, &window, stop)?);
+        }
+        window.store(segments(base, WINDOW), Ordering::Relaxed);
         let base_seconds = (clock::boot_now() - began).as_secs_f64();
-        let pid = self.begin(&bin, target, manifest, account, &place, Files::Source).await?;
+        let pid = self.begin(&bin, target, base, account, &place, Files::Source).await?;
         self.report.say(format!("base backup {} {what}; recovery begins (pid {pid})", self.plan.label)).await;
         // A stager that fails ends by itself, and the server then gets the same answer from the bucket.
         Ok(Ready { place, pid, base_seconds, counters, found: false })
@@ -300,29 +319,29 @@ impl Restore {
         &self,
         bin: &std::path::Path,
         target: &Target,
-        manifest: &Manifest,
+        base: &Base,
         account: Option<&Account>,
         place: &Place,
         files: Files,
     ) -> Result<u32, Failure> {
-        let keep_wal = self.check_space(manifest, 0)?;
+        let keep_wal = self.check_space(base, 0)?;
         let control = ControlData::read(bin, &self.directory).await?;
-        if control.system_identifier != manifest.system_identifier {
+        if control.system_identifier != base.system_identifier {
             return Err(Failure::new(
                 "the unpacked cluster is not the one that was backed up",
-                format!("system identifier {}, expected {}", control.system_identifier, manifest.system_identifier),
+                format!("system identifier {}, expected {}", control.system_identifier, base.system_identifier),
             ));
         }
         let fetch = Fetch {
-            location: self.server_location(target, account).await?,
+            from: self.origin(target, account).await?,
             stage: Some(target.ours("stage")),
-            system_identifier: Some(manifest.system_identifier),
-            end: (self.plan.target == RecoveryTarget::Latest).then(|| self.plan.beyond(manifest.wal_segment_bytes)),
+            system_identifier: Some(base.system_identifier),
+            end: (self.plan.target == RecoveryTarget::Latest).then(|| self.plan.beyond(base.wal_segment_bytes)),
         };
         let settings = Settings {
             plan: &self.plan,
-            manifest,
-            floor: manifest.floor.max(control.floor).with(&self.plan.needs),
+            base,
+            floor: base.floor.max(control.floor).with(&self.plan.needs),
             place,
             restore_command: &restore_command(&self.lifeboat, &fetch),
             keep_wal,
@@ -338,9 +357,13 @@ impl Restore {
         self.start(bin, target, account)
     }
 
-    /// The bucket for `restore_command`, which runs as another user and in another environment.
-    async fn server_location(&self, target: &Target, account: Option<&Account>) -> Result<Location, Failure> {
-        let keys = match self.bucket.keys().await? {
+    /// Where `restore_command`, which runs as another user and in another environment, finds WAL.
+    async fn origin(&self, target: &Target, account: Option<&Account>) -> Result<Origin, Failure> {
+        let (bucket, location) = match &self.from {
+            Repository::Bucket { bucket, location } => (bucket, location),
+            Repository::Engine(engine) => return Ok(Origin::Engine(engine.clone())),
+        };
+        let keys = match bucket.keys().await? {
             None => Keys::Usual,
             Some(given) => {
                 config::place(&target.path.join(target::OURS), target::KEYS, given.to_file().expose(), account)
@@ -348,34 +371,18 @@ impl Restore {
                 Keys::File(target.ours(target::KEYS))
             }
         };
-        let (url, prefix) = (self.bucket.url().to_owned(), self.location.prefix.clone());
-        Ok(Location { url, prefix, keys, encryption: self.server_encryption(target, account)? })
-    }
-
-    /// The same of the private keys that WAL is read with.
-    fn server_encryption(&self, target: &Target, account: Option<&Account>) -> Result<Encryption, Failure> {
-        match self.bucket.encryption().identity() {
-            None => Ok(Encryption::default()),
-            Some(Ok(text)) => {
-                config::place(&target.path.join(target::OURS), target::IDENTITY, text.expose(), account)
-                    .map_err(|error| Failure::new("writing the identity for restore_command failed", error))?;
-                Ok(Encryption::by_file(target.ours(target::IDENTITY)))
-            }
-            // A backup in the clear is restored without.
-            Some(Err(why)) => {
-                tracing::warn!(why, "restore_command gets no identity");
-                Ok(Encryption::default())
-            }
-        }
+        let (url, prefix) = (bucket.url().to_owned(), location.prefix.clone());
+        let encryption = server_encryption(bucket, target, account)?;
+        Ok(Origin::Bucket(Location { url, prefix, keys, encryption }))
     }
 
     /// Returns how much WAL the server may keep, in bytes: replayed segments stay until a restartpoint.
     /// `data` bytes of the base backup are still to come.
-    fn check_space(&self, manifest: &Manifest, data: u64) -> Result<u64, Failure> {
+    fn check_space(&self, base: &Base, data: u64) -> Result<u64, Failure> {
         let stat = nix::sys::statvfs::statvfs(&self.directory)
             .map_err(|error| Failure::new("the free disk space cannot be read", error))?;
         let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
-        let wal = (self.plan.segments.len() as u64 * manifest.wal_segment_bytes).min(LEAST_WAL);
+        let wal = (self.plan.segments.len() as u64 * base.wal_segment_bytes).min(LEAST_WAL);
         let need = data + wal + RESERVE;
         if free < need {
             let mib = |bytes: u64| bytes >> 20;
@@ -420,47 +427,74 @@ impl Restore {
         Ok(Place { port: self.port, socket })
     }
 
-    fn stager(
+    /// Begins to stage WAL.
+    fn stage(
         &self,
         target: &Target,
-        manifest: &Manifest,
+        base: &Base,
         account: Option<&Account>,
         counters: &Arc<Counters>,
         window: &Window,
-    ) -> Result<Stager, Failure> {
-        Stager::prepare(
-            self.bucket.clone(),
+        stop: &CancellationToken,
+    ) -> Result<Staging, Failure> {
+        let supply = match &self.from {
+            Repository::Bucket { bucket, .. } => Supply::Bucket(bucket.clone()),
+            Repository::Engine(engine) => {
+                let engine = engine.clone().of_cluster(&target.path);
+                Supply::Engine(Arc::new(Reader::in_directory(engine, &target.ours("stage"))))
+            }
+        };
+        let stager = Stager::prepare(
+            supply,
             target.ours("stage"),
             self.plan.segments.clone(),
-            manifest.system_identifier,
+            base.system_identifier,
             account.cloned(),
             Arc::clone(window),
             Arc::clone(counters),
         )
-        .map_err(|error| Failure::new("the WAL stage cannot be set up", error))
+        .map_err(|error| Failure::new("the WAL stage cannot be set up", error))?;
+        let (runtime, stop) = (tokio::runtime::Handle::current(), stop.clone());
+        Ok(tokio::task::spawn_blocking(move || stager.run(&runtime, &stop)))
+    }
+
+    /// Has another program put the base backup beside what is ours in the directory, and then in its place.
+    async fn put(
+        &self,
+        engine: &Engine,
+        target: &Target,
+        account: Option<&Account>,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let beside = target.ours("coming");
+        let failed = |error: std::io::Error| Failure::new(format!("preparing {} failed", beside.display()), error);
+        std::fs::DirBuilder::new().mode(0o700).create(&beside).map_err(failed)?;
+        account.map_or(Ok(()), |account| account.give(&beside)).map_err(failed)?;
+        engine.restore(&self.plan.label, &beside, &self.report, stop).await?;
+        let settle = || {
+            for entry in std::fs::read_dir(&beside)? {
+                let entry = entry?;
+                // A cluster that was once restored by Lifeboat carries our files; they are not the cluster's.
+                if !unpack::is_ours(&entry.file_name().to_string_lossy()) {
+                    std::fs::rename(entry.path(), target.path.join(entry.file_name()))?;
+                }
+            }
+            std::fs::remove_dir_all(&beside)
+        };
+        settle().map_err(failed)
     }
 
     /// Unpacks while the stager works; a WAL segment that cannot be used ends it early.
     async fn unpack(
         &self,
-        target: &Target,
-        manifest: &Manifest,
-        account: Option<&Account>,
+        work: unpack::Unpack,
         counters: &Counters,
-        staging: &mut tokio::task::JoinHandle<Result<(), super::wal::WalError>>,
+        staging: Option<&mut Staging>,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let pg = unpack::read_manifest(&self.bucket, &manifest.backup_manifest, manifest.is_sealed).await?;
-        let done = Arc::new(AtomicU64::new(0));
-        let total = manifest.parts.iter().map(|part| part.raw_bytes).sum();
-        let work = unpack::Unpack {
-            bucket: self.bucket.clone(),
-            directory: target.path.clone(),
-            parts: manifest.parts.clone(),
-            manifest: Arc::new(pg),
-            owner: account.cloned(),
-            done: Arc::clone(&done),
-        };
+        let done = Arc::clone(&work.done);
+        let total = work.parts.iter().map(|part| part.raw_bytes).sum();
         let mut base = Meter::new("base backup", Unit::Bytes, Some(total));
         let mut wal = Meter::new("WAL", Unit::Segments, Some(self.plan.segments.len() as u64));
         let mut show = |counters: &Counters, done: u64| {
@@ -472,7 +506,14 @@ impl Restore {
         };
         let running = work.run(stop);
         tokio::pin!(running);
-        let mut staged = false;
+        let staged = async {
+            match staging {
+                Some(staging) => staging.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(staged);
+        let mut all_staged = false;
         loop {
             tokio::select! {
                 result = &mut running => {
@@ -483,8 +524,8 @@ impl Restore {
                     show(counters, total);
                     return Ok(());
                 }
-                result = &mut *staging, if !staged => {
-                    staged = true;
+                result = &mut staged, if !all_staged => {
+                    all_staged = true;
                     result.map_err(|error| Failure::new("staging WAL broke off", error))?.map_err(|error| {
                         Failure::new("the WAL cannot be used", error).now("choose a target before it, or repair the archive")
                     })?;
@@ -501,19 +542,13 @@ impl Restore {
             .map_err(|error| Failure::new("the restored server could not be started", error))
     }
 
-    async fn finish(
-        &self,
-        target: &Target,
-        manifest: &Manifest,
-        ready: &Ready,
-        began: Duration,
-    ) -> Result<Restored, Failure> {
+    async fn finish(&self, target: &Target, base: &Base, ready: &Ready, began: Duration) -> Result<Restored, Failure> {
         let source = Url::parse(&self.source)?;
         let replay_began = clock::boot_now();
         let watch = Watch {
             place: &ready.place,
             plan: &self.plan,
-            start: manifest.start_lsn,
+            start: base.start_lsn,
             pid: ready.pid,
             data: self.directory.clone(),
             log: target.ours("server.log"),
@@ -521,12 +556,12 @@ impl Restore {
             user: source.user().unwrap_or("postgres"),
             database: source.database(),
             counters: &ready.counters,
-            segment_size: manifest.wal_segment_bytes,
+            segment_size: base.wal_segment_bytes,
             report: &self.report,
         };
         let (client, url, standing) = watch.run(&self.cancel).await?;
         let identity = Identity::read(&client, &url.address()).await?;
-        self.assert(&client, manifest, &identity, &standing).await?;
+        self.assert(&client, base, &identity, &standing).await?;
         target.mark(&Marker {
             format: 1,
             owner: self.owner.clone(),
@@ -551,8 +586,8 @@ impl Restore {
             lsn: standing.lsn,
             timeline: self.plan.timeline,
             fingerprint: identity.fingerprint(),
-            base_bytes: manifest.bytes,
-            wal_bytes: standing.lsn.0.saturating_sub(manifest.start_lsn.0),
+            base_bytes: base.bytes,
+            wal_bytes: standing.lsn.0.saturating_sub(base.start_lsn.0),
             base_seconds: ready.base_seconds,
             replay_seconds: (now - replay_began).as_secs_f64(),
             seconds: (now - began).as_secs_f64(),
@@ -569,4 +604,21 @@ fn encoded(text: &str) -> String {
             b => format!("%{b:02X}"),
         })
         .collect()
+}
+
+/// As the keys to the bucket, the private keys that WAL is read with.
+fn server_encryption(bucket: &Bucket, target: &Target, account: Option<&Account>) -> Result<Encryption, Failure> {
+    match bucket.encryption().identity() {
+        None => Ok(Encryption::default()),
+        Some(Ok(text)) => {
+            config::place(&target.path.join(target::OURS), target::IDENTITY, text.expose(), account)
+                .map_err(|error| Failure::new("writing the identity for restore_command failed", error))?;
+            Ok(Encryption::by_file(target.ours(target::IDENTITY)))
+        }
+        // A backup in the clear is restored without.
+        Some(Err(why)) => {
+            tracing::warn!(why, "restore_command gets no identity");
+            Ok(Encryption::default())
+        }
+    }
 }

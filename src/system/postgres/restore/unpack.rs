@@ -134,7 +134,7 @@ fn sync(files: &Receiver<(PathBuf, File)>) -> Result<(), Failure> {
 const STOPPED: &str = "it was stopped";
 
 /// A cluster that was once restored by Lifeboat carries our files; they are not the cluster's.
-fn is_ours(name: &str) -> bool {
+pub fn is_ours(name: &str) -> bool {
     name.starts_with(".lifeboat")
 }
 

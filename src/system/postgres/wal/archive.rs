@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::{BadSegment, Header, WalFile};
 use crate::store::{Bucket, Encryption, Keys, StoreError};
+use crate::system::postgres::engine::EngineError;
 
 /// The archive's identity.
 pub const ARCHIVE: &str = "archive.json";
@@ -31,6 +32,8 @@ pub enum WalError {
     NoArchive { bucket: String },
     #[error("{key} in {bucket} is damaged: {why}")]
     Damaged { key: String, bucket: String, why: String },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     #[error("the server that asked for {0} is gone")]
     Orphaned(String),
 }
@@ -38,7 +41,9 @@ pub enum WalError {
 impl WalError {
     /// Trying again may help.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Store(StoreError::Io { .. } | StoreError::Url { .. }) | Self::NoArchive { .. })
+        let passing =
+            matches!(self, Self::Store(StoreError::Io { .. } | StoreError::Url { .. }) | Self::NoArchive { .. });
+        passing || matches!(self, Self::Engine(_))
     }
 }
 
@@ -131,18 +136,6 @@ pub async fn claim(bucket: &Bucket, id: ArchiveId) -> Result<(), WalError> {
         return Err(WalError::ForeignArchive { bucket: bucket.name().to_owned(), owner, found });
     }
     Ok(())
-}
-
-/// A file's content out of the bucket, decrypted, decompressed and checked against its name; `None` when it is definitely not there.
-pub async fn read_file(
-    bucket: &Bucket,
-    file: &WalFile,
-    system_identifier: Option<u64>,
-) -> Result<Option<Vec<u8>>, WalError> {
-    match read_stored(bucket, file).await? {
-        Some(stored) => unpack(bucket, file, stored, system_identifier).map(Some),
-        None => Ok(None),
-    }
 }
 
 /// A file as the bucket has it.

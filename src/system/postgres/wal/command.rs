@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::archive::Location;
-use super::fetch::Fetch;
+use super::fetch::{Fetch, Origin};
 use crate::store::Keys;
 
 /// The value of `archive_command`; `program` is Lifeboat's absolute path.
@@ -13,9 +13,22 @@ pub fn archive_command(program: &Path, location: &Location) -> String {
 
 /// The value of `restore_command`.
 pub fn restore_command(program: &Path, fetch: &Fetch) -> String {
-    let mut text = line(program, "fetch", &fetch.location);
+    let mut text = match &fetch.from {
+        Origin::Bucket(location) => line(program, "fetch", location),
+        Origin::Engine(engine) => {
+            let mut text = format!("exec {} wal fetch --engine {}", quoted(&program.to_string_lossy()), engine.word());
+            for (name, value) in engine.options() {
+                text.push_str(&format!(" {name} {}", quoted(&value)));
+            }
+            text
+        }
+    };
     let mut option = |name: &str, value: &str| text.push_str(&format!(" {name} {}", quoted(value)));
-    if let Some(identity) = fetch.location.encryption.identity_file() {
+    let identity = match &fetch.from {
+        Origin::Bucket(location) => location.encryption.identity_file(),
+        Origin::Engine(_) => None,
+    };
+    if let Some(identity) = identity {
         option("--identity", &identity.to_string_lossy());
     }
     if let Some(stage) = &fetch.stage {

@@ -3,12 +3,15 @@
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::archive::{Location, WalError, read_file, read_id};
+use super::archive::{Location, WalError};
 use super::name::{BadSegment, WalFile};
 use super::stage;
+use super::supply::Supply;
 use crate::clock;
+use crate::system::postgres::engine::{Engine, Reader};
 
 /// Between two looks at the stage.
 const LOOK: Duration = Duration::from_millis(2);
@@ -16,10 +19,17 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Tries at a bucket that fails, with a doubling pause.
 const TRIES: u32 = 6;
 
+/// Where WAL comes from, as a command line can say it.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    Bucket(Location),
+    Engine(Engine),
+}
+
 /// Gets WAL files for a server in recovery.
 #[derive(Debug, Clone)]
 pub struct Fetch {
-    pub location: Location,
+    pub from: Origin,
     /// Where a running restore puts segments ahead of the server.
     pub stage: Option<PathBuf>,
     /// Segments of another cluster are refused.
@@ -48,7 +58,7 @@ impl Fetch {
                 return Ok(Fetched::Restored);
             }
         }
-        let Some(bytes) = self.download(&file)? else {
+        let Some(bytes) = self.download(&file, to)? else {
             if let Some(stage) = self.stage.as_ref().filter(|_| file.is_wal()) {
                 stage::note_missing(stage, name);
             }
@@ -85,13 +95,13 @@ impl Fetch {
         }
     }
 
-    fn download(&self, file: &WalFile) -> Result<Option<Vec<u8>>, WalError> {
+    fn download(&self, file: &WalFile, to: &Path) -> Result<Option<Vec<u8>>, WalError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|source| {
             WalError::Io { operation: "starting a runtime for", path: PathBuf::from(file.name()), source }
         })?;
         let mut pause = Duration::from_millis(100);
         for left in (0..TRIES).rev() {
-            match runtime.block_on(self.once(file)) {
+            match runtime.block_on(self.once(file, to)) {
                 Err(error) if error.may_pass() && left > 0 => {
                     // Standard error is PostgreSQL's log, perhaps on a full disk; the next try matters more.
                     let _ = writeln!(io::stderr(), "lifeboat wal fetch: {error}; trying again");
@@ -104,14 +114,31 @@ impl Fetch {
         Ok(None)
     }
 
-    async fn once(&self, file: &WalFile) -> Result<Option<Vec<u8>>, WalError> {
-        let bucket = self.location.open()?;
-        let found = read_file(&bucket, file, self.system_identifier).await?;
-        // A bucket that is not mounted is empty too, and must not look like the end of WAL.
-        if found.is_none() && read_id(&bucket).await?.is_none() {
-            return Err(WalError::NoArchive { bucket: bucket.name().to_owned() });
+    async fn once(&self, file: &WalFile, to: &Path) -> Result<Option<Vec<u8>>, WalError> {
+        let supply = match &self.from {
+            Origin::Bucket(location) => Supply::Bucket(location.open()?),
+            Origin::Engine(engine) => {
+                let io = |operation, path: &Path| {
+                    let path = path.to_owned();
+                    move |source| WalError::Io { operation, path, source }
+                };
+                // PostgreSQL runs it in the data directory, and says %p from there.
+                let here = std::env::current_dir().map_err(io("looking where to put", to))?;
+                let to = here.join(to);
+                let engine = match here.join("global/pg_control").exists() {
+                    true => engine.clone().of_cluster(&here),
+                    false => engine.clone(),
+                };
+                Supply::Engine(Arc::new(Reader::in_directory(
+                    engine,
+                    self.stage.as_deref().or(to.parent()).unwrap_or(&here),
+                )))
+            }
+        };
+        match supply.stored(file).await? {
+            Some(stored) => supply.unpack(file, stored, self.system_identifier).map(Some),
+            None => Ok(None),
         }
-        Ok(found)
     }
 }
 

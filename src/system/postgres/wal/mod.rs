@@ -15,14 +15,16 @@ mod name;
 mod push;
 pub mod read;
 mod stage;
+mod supply;
 mod survey;
 
 pub(super) use archive::read_id;
 pub use archive::{ARCHIVE, ArchiveId, Location, WalError, repack};
 pub use command::{archive_command, restore_command};
-pub use fetch::{Fetch, Fetched};
+pub use fetch::{Fetch, Fetched, Origin};
 pub use index::{BadIndex, CommitAt, Ends, FOLDER as INDEXES, Index, Pace, Span, Stored, Summary, Suspect};
 pub use name::{BadSegment, Header, Segment, WalFile};
 pub use push::{Pushed, push};
 pub(super) use stage::{Counters, Stager, Window, missing_in};
+pub use supply::Supply;
 pub use survey::{Found, Indexes, Survey, Surveyed};

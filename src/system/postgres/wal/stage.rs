@@ -23,11 +23,11 @@ use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::archive::{WalError, read_stored, unpack};
+use super::archive::WalError;
 use super::name::WalFile;
+use super::supply::Supply;
 use crate::clock;
 use crate::process::Account;
-use crate::store::Bucket;
 
 /// Between two looks at what the server has taken.
 const LOOK: Duration = Duration::from_millis(3);
@@ -53,7 +53,7 @@ pub type Window = Arc<AtomicU64>;
 
 /// Delivers a plan's segments in order, at most a window ahead of the server.
 pub struct Stager {
-    bucket: Bucket,
+    supply: Supply,
     directory: PathBuf,
     plan: Vec<String>,
     system_identifier: u64,
@@ -67,7 +67,7 @@ pub struct Stager {
 impl Stager {
     /// Takes the stage: after this, `wal fetch` waits for what is in the plan.
     pub fn prepare(
-        bucket: Bucket,
+        supply: Supply,
         directory: PathBuf,
         plan: Vec<String>,
         system_identifier: u64,
@@ -92,7 +92,7 @@ impl Stager {
         let text: String = plan.iter().flat_map(|name| [name.as_str(), "\n"]).collect();
         create("plan")?.write_all_at(text.as_bytes(), 0).map_err(io("writing", &directory.join("plan")))?;
         let status = create("status")?;
-        let stager = Self { bucket, directory, plan, system_identifier, owner, window, counters, _lock: lock, status };
+        let stager = Self { supply, directory, plan, system_identifier, owner, window, counters, _lock: lock, status };
         stager.publish(0, stager.window.load(Ordering::Relaxed))?;
         Ok(stager)
     }
@@ -145,9 +145,9 @@ impl Stager {
         cancel: CancellationToken,
     ) -> mpsc::Receiver<Result<Bytes, WalError>> {
         let (sender, receiver) = mpsc::channel(1);
-        let (bucket, plan) = (self.bucket.clone(), self.plan.clone());
+        let (supply, plan) = (self.supply.clone(), self.plan.clone());
         runtime.spawn(async move {
-            let mut all = futures::stream::iter(plan).map(|name| get(&bucket, name)).buffered(SIDE_BY_SIDE);
+            let mut all = futures::stream::iter(plan).map(|name| get(&supply, name)).buffered(SIDE_BY_SIDE);
             while let Some(Some(stored)) = cancel.run_until_cancelled(all.next()).await {
                 if sender.send(stored).await.is_err() {
                     return;
@@ -158,7 +158,7 @@ impl Stager {
     }
 
     fn deliver(&self, name: &str, stored: Bytes) -> Result<PathBuf, WalError> {
-        let bytes = unpack(&self.bucket, &parse(name)?, stored, Some(self.system_identifier))?;
+        let bytes = self.supply.unpack(&parse(name)?, stored, Some(self.system_identifier))?;
         let (scratch, path) = (self.directory.join(".coming"), self.directory.join(name));
         let io = |operation, path: &PathBuf| {
             let path = path.clone();
@@ -197,23 +197,22 @@ fn parse(name: &str) -> Result<WalFile, WalError> {
 }
 
 /// A segment as the bucket has it, tried again while that may help.
-async fn get(bucket: &Bucket, name: String) -> Result<Bytes, WalError> {
+async fn get(supply: &Supply, name: String) -> Result<Bytes, WalError> {
     let file = parse(&name)?;
     let mut pause = Duration::from_millis(100);
     for _ in 1..TRIES {
-        match read_stored(bucket, &file).await {
+        match supply.stored(&file).await {
             Err(error) if error.may_pass() => {}
-            result => return settled(bucket, &file, result),
+            result => return settled(supply, &file, result),
         }
         clock::sleep(pause).await;
         pause *= 2;
     }
-    settled(bucket, &file, read_stored(bucket, &file).await)
+    settled(supply, &file, supply.stored(&file).await)
 }
 
-fn settled(bucket: &Bucket, file: &WalFile, result: Result<Option<Bytes>, WalError>) -> Result<Bytes, WalError> {
-    let missing = || crate::store::StoreError::NotFound { bucket: bucket.name().to_owned(), key: file.key() };
-    result?.ok_or_else(|| missing().into())
+fn settled(supply: &Supply, file: &WalFile, result: Result<Option<Bytes>, WalError>) -> Result<Bytes, WalError> {
+    result?.ok_or_else(|| supply.missing(file))
 }
 
 /// Where a segment is that is not on the stage.

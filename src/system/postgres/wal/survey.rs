@@ -47,7 +47,9 @@ impl Indexes {
 
 /// A look at the WAL along one lineage of timelines. Memory is bounded as a [`Walk`]'s is, however much WAL there is.
 pub struct Survey<'a> {
+    /// Where the indexes are.
     pub bucket: &'a Bucket,
+    pub source: &'a Source,
     pub indexes: &'a Indexes,
     /// In their order.
     pub segments: &'a [Listed],
@@ -87,18 +89,9 @@ impl Survey<'_> {
         runtime: &Handle,
         mut visit: impl FnMut(Found<'_>) -> ControlFlow<()>,
     ) -> Result<Surveyed, WalError> {
-        let source = Source::Bucket { bucket: self.bucket.clone(), runtime: runtime.clone() };
         let surveyed = Surveyed { not_kept: self.indexes.unlisted.clone(), ..Surveyed::default() };
-        let mut look = Look {
-            survey: self,
-            source: &source,
-            runtime,
-            before: None,
-            reach: 1,
-            to_keep: Vec::new(),
-            surveyed,
-            visit: &mut visit,
-        };
+        let mut look =
+            Look { survey: self, runtime, before: None, reach: 1, to_keep: Vec::new(), surveyed, visit: &mut visit };
         look.run()?;
         look.keep();
         Ok(look.surveyed)
@@ -151,7 +144,6 @@ impl Known {
 /// A look that is under way.
 struct Look<'a, V> {
     survey: &'a Survey<'a>,
-    source: &'a Source,
     runtime: &'a Handle,
     /// `None` at the beginning and behind damage.
     before: Option<Known>,
@@ -242,7 +234,7 @@ impl<V: FnMut(Found<'_>) -> ControlFlow<()>> Look<'_, V> {
         whole: bool,
     ) -> Result<(Option<usize>, ControlFlow<()>), WalError> {
         let walk = Walk {
-            source: self.source,
+            source: self.survey.source,
             segments: given,
             system_identifier: self.survey.system_identifier,
             threads: self.survey.threads,

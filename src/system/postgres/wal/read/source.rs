@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use zstd::stream::read::Decoder;
@@ -14,6 +15,7 @@ use super::damage::Damage;
 use super::page::{Version, u16_at, u32_at};
 use super::scan::{Scanner, SegmentScan};
 use crate::store::{Bucket, StoreError, Unreadable};
+use crate::system::postgres::engine::Reader;
 
 /// Read or decompressed at once: small enough to stay in the processor's cache until it is scanned.
 const CHUNK: usize = 256 << 10;
@@ -25,6 +27,8 @@ pub enum Source {
     /// An archive by `lifeboat wal push`. Reads block their thread on the runtime, so a walk over it must run on a thread
     /// that may block: inside `tokio::task::spawn_blocking`, or on one of its own.
     Bucket { bucket: Bucket, runtime: tokio::runtime::Handle },
+    /// Another program's archive, listed elsewhere. Reads block their thread in the same way.
+    Engine { reader: Arc<Reader>, runtime: tokio::runtime::Handle },
 }
 
 /// A segment as listed; its content has not been looked at.
@@ -45,6 +49,7 @@ impl Source {
         let mut found = match self {
             Self::Directory(directory) => list_directory(directory)?,
             Self::Bucket { bucket, runtime } => runtime.block_on(list_bucket(bucket))?,
+            Self::Engine { .. } => Vec::new(),
         };
         found.sort_by_key(|listed| listed.segment);
         Ok(found)
@@ -158,6 +163,13 @@ impl<'a> Loader<'a> {
                 }
                 Err(error) if error.is_not_found() => Ok(Err(gone(listed))),
                 Err(error) => Err(error.into()),
+            },
+            Source::Engine { reader, runtime } => match runtime.block_on(reader.read(&listed.segment.to_string()))? {
+                Some(plain) => {
+                    let scan = self.chunks.scan(listed, plain.len() as u64, &mut &plain[..]);
+                    Ok(scan.expect("memory is readable"))
+                }
+                None => Ok(Err(gone(listed))),
             },
         }
     }

@@ -38,7 +38,7 @@ fn stage() -> Stage {
 impl Stage {
     fn stager(&self, cluster: u64, window: u64) -> Stager {
         Stager::prepare(
-            self.location.open().unwrap(),
+            Supply::Bucket(self.location.open().unwrap()),
             self.directory.path().join("stage"),
             self.names.clone(),
             cluster,
@@ -51,7 +51,7 @@ impl Stage {
 
     fn fetch(&self, name: &str) -> Result<Fetched, WalError> {
         let fetch = Fetch {
-            location: self.location.clone(),
+            from: crate::system::postgres::wal::Origin::Bucket(self.location.clone()),
             stage: Some(self.directory.path().join("stage")),
             system_identifier: Some(CLUSTER),
             end: None,

@@ -1,0 +1,76 @@
+//! Who makes a system's backups, and what that one wants to know.
+
+use std::path::PathBuf;
+
+use super::Builder;
+use crate::document::{Place, Text};
+use crate::inventory::{BackupEngine, raw};
+use crate::runbook::SystemKind;
+
+/// What a file says beside `engine`.
+pub struct EngineKeys {
+    pub stanza: Option<Text>,
+    pub config: Option<Text>,
+    pub program: Option<Text>,
+}
+
+impl Builder<'_> {
+    pub(super) fn engine(
+        &mut self,
+        engine: raw::Engine,
+        said: EngineKeys,
+        kind: SystemKind,
+        place: Place<'_>,
+    ) -> BackupEngine {
+        let takes: &[&str] = match engine {
+            raw::Engine::Lifeboat => &[],
+            raw::Engine::Pgbackrest => &["stanza", "config", "program"],
+        };
+        let word = match engine {
+            raw::Engine::Lifeboat => "lifeboat",
+            raw::Engine::Pgbackrest => "pgbackrest",
+        };
+        let keys = [("stanza", &said.stanza), ("config", &said.config), ("program", &said.program)];
+        for (key, _) in keys.iter().filter(|(key, value)| value.is_some() && !takes.contains(key)) {
+            let hint = match takes {
+                [] => "it belongs to another engine: engine = \"pgbackrest\"; or leave it out".to_owned(),
+                takes => format!("leave it out: it takes {}", crate::document::list(takes.iter().copied(), "and")),
+            };
+            self.problems
+                .error(Some(place.key(key).key_span()), format!("the engine `{word}` has no `{key}`"))
+                .hint(hint);
+        }
+        if !takes.is_empty() && kind != SystemKind::Postgres {
+            self.problems
+                .error(Some(place.key("engine").span()), format!("`{word}` makes no backups of {}", kind.word()))
+                .hint("leave the engine out: Lifeboat makes them itself");
+        }
+        let path =
+            |own: &mut Self, key: &str, value: Option<Text>| value.map(|Text(path)| own.path(&path, place.key(key)));
+        match engine {
+            raw::Engine::Lifeboat => BackupEngine::Lifeboat,
+            raw::Engine::Pgbackrest => BackupEngine::PgBackRest {
+                stanza: self.engine_name(said.stanza, "stanza", "the stanza of pgBackRest", place),
+                config: path(self, "config", said.config),
+                program: path(self, "program", said.program).unwrap_or_else(|| PathBuf::from("pgbackrest")),
+            },
+        }
+    }
+
+    /// By what the engine knows the system.
+    fn engine_name(&mut self, said: Option<Text>, key: &str, what: &str, place: Place<'_>) -> String {
+        let Some(Text(name)) = said else {
+            self.problems
+                .error(Some(place.key("engine").span()), format!("this engine needs `{key}`"))
+                .hint(format!("say {what}: {key} = \"main\""));
+            return String::new();
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.starts_with('-') || !name.chars().all(plain) {
+            self.problems
+                .error(Some(place.key(key).span()), format!("`{name}` cannot be {what}"))
+                .hint("it has letters, digits, `.`, `_` and `-` only");
+        }
+        name
+    }
+}
