@@ -90,6 +90,11 @@ impl Prove<'_> {
         let name = &self.system.name;
         let began = clock::boot_now();
         let seen = see(self.inventory, name).await?;
+        if let Some(engine) = &seen.engine {
+            let why = format!("{} keeps its backups, and a proof is not recorded of those yet", engine.word());
+            return Err(Failure::new(format!("{name} cannot be proven"), why)
+                .now("Rehearse it instead: lifeboat run game-day restores it beside, and reports it."));
+        }
         let (folder, label) = newest(&seen.window).ok_or_else(|| {
             Failure::new(format!("{name} cannot be proven"), "there is no whole backup to restore")
                 .now("Take one with the runbook backup-now.")
