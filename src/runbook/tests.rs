@@ -181,3 +181,44 @@ fn a_runbook_made_to_be_endless_is_refused() {
         assert!(problems.contains(why), "{why}: {problems}");
     }
 }
+
+/// A network that is cut for a moment is no reason to lose a restore where nobody is asked.
+#[test]
+fn every_restore_of_a_shipped_runbook_is_tried_again() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks");
+    let mut restores = 0;
+    for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let runbook = parse(&text, path.to_str().unwrap()).unwrap_or_else(|problems| panic!("{problems}"));
+        let is_restore = |step: &&Step| matches!(step.kind, StepKind::PostgresRestore | StepKind::RedisRestore);
+        for step in runbook.steps.iter().filter(is_restore) {
+            restores += 1;
+            assert!(step.retry.times > 0, "{}: {}", runbook.id, step.id);
+        }
+    }
+    assert!(restores >= 6, "{restores}");
+}
+
+/// At three in the morning nobody notices a step that waits for ever. People may take their time.
+#[test]
+fn every_step_of_a_shipped_runbook_that_waits_for_a_machine_has_a_time_limit() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks");
+    let mut without = Vec::new();
+    for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let runbook = parse(&text, path.to_str().unwrap()).unwrap_or_else(|problems| panic!("{problems}"));
+        let people = |kind: &StepKind| {
+            matches!(
+                kind,
+                StepKind::Confirm
+                    | StepKind::Input { .. }
+                    | StepKind::Choose { .. }
+                    | StepKind::Note
+                    | StepKind::RecoveryChoose { .. }
+            )
+        };
+        let unbounded = runbook.steps.iter().filter(|step| step.timeout.is_none() && !people(&step.kind));
+        without.extend(unbounded.map(|step| format!("{}: {}", runbook.id, step.id)));
+    }
+    assert_eq!(without, Vec::<String>::new());
+}

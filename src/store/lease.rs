@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{Bucket, Object, StoreError, Trouble};
@@ -199,10 +199,11 @@ impl Lease {
         if !last.record.held {
             return Ok(());
         }
-        let silent =
-            self.now().await?.map_or(TimeDelta::zero(), |now| now - last.modified).to_std().unwrap_or_default();
+        // Where nothing can be written, this machine's clock tells, and then a person is asked in any case.
+        let by_store = self.now().await?;
+        let silent = (by_store.unwrap_or_else(clock::wall_now) - last.modified).to_std().unwrap_or_default();
         let ran_out = silent > self.terms.runs_out;
-        if silent > self.terms.is_free || (ran_out && agreed == Some(last.token)) {
+        if (silent > self.terms.is_free && by_store.is_some()) || (ran_out && agreed == Some(last.token)) {
             return Ok(());
         }
         Err(LeaseError::Others {
@@ -306,9 +307,9 @@ impl LeaseError {
         match self {
             Self::Store(error) => Failure::from(error).fails(format!("the lease on {system} cannot be had")),
             Self::Others { holder, heard, until, ran_out, .. } => {
-                let state = if ran_out { "ran out" } else { "runs" };
+                let state = if ran_out { "ran out at" } else { "runs until" };
                 let why = format!(
-                    "{} since {} (drill {}), last heard of at {}; the lease {state} until {}",
+                    "{} since {} (drill {}), last heard of at {}; the lease {state} {}",
                     holder.by,
                     at(holder.since),
                     holder.drill,
