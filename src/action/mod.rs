@@ -24,6 +24,7 @@ mod redis_restore;
 mod redis_snapshot;
 mod smoke_http;
 mod smoke_tcp;
+mod store_check;
 mod store_prune;
 mod target;
 mod verify_backups;
@@ -75,6 +76,7 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
         StepKind::RedisRestore => Arc::new(redis_restore::RedisRestore),
         StepKind::RedisCheck { min_keys, prefixes } => Arc::new(redis_check::RedisCheck { min_keys, prefixes }),
         StepKind::RedisPolicy => Arc::new(redis_policy::RedisPolicy),
+        StepKind::StoreCheck => Arc::new(store_check::StoreCheck),
         StepKind::StorePrune => Arc::new(store_prune::StorePrune),
         StepKind::RedisCommand { argv, on } => Arc::new(redis_command::RedisCommand { argv, on }),
         StepKind::SmokeRedis { argv } => Arc::new(redis_command::SmokeRedis { argv }),

@@ -13,7 +13,7 @@ use crate::event::Failure;
 use crate::inventory::{self, Inventory};
 use crate::metrics;
 use crate::notify::Alert;
-use crate::recovery::health::{Fact, Health, Judgement, SystemHealth, health};
+use crate::recovery::health::{Fact, Health, Judgement, health, stores};
 use crate::recovery::proof::{Prove, Tested};
 
 #[derive(Debug, clap::Args)]
@@ -29,6 +29,10 @@ pub struct Args {
     /// Look at the stores only; no server is asked how far it is
     #[arg(long)]
     stores_only: bool,
+    /// Also look at what the providers do for the stores: encryption, versions, lock, lifecycle, public access, the rights of
+    /// the keys, the copy elsewhere
+    #[arg(long)]
+    protection: bool,
     /// First restore the newest backup of each system into a throwaway server, look at it, remove it, and record that
     /// beside the backup
     #[arg(long)]
@@ -49,7 +53,10 @@ pub fn run(global: &Global, args: Args) -> Result<ExitCode> {
         true => runtime.block_on(prove(&inventory, &systems))?,
         false => Vec::new(),
     };
-    let found = runtime.block_on(health(&inventory, &systems, clock::wall_now(), None, !args.stores_only));
+    let mut found = runtime.block_on(health(&inventory, &systems, clock::wall_now(), None, !args.stores_only));
+    if args.protection {
+        found.stores = runtime.block_on(stores(&inventory, &systems, clock::wall_now()));
+    }
     // A proof that could not be made proves nothing.
     let code = if proofs.iter().any(|proof| proof.failure.is_some()) { 1 } else { code(&found) };
     match args.json {
@@ -154,15 +161,19 @@ fn code(found: &Health) -> u8 {
 
 fn print(found: &Health) {
     for one in &found.systems {
-        print_system(one);
+        println!("{} ({}, {})", one.system, one.kind, one.environment);
+        print_facts(&one.facts);
+    }
+    for one in &found.stores {
+        println!("{} (store)", one.store);
+        print_facts(&one.facts);
     }
     println!("{}", last_word(found));
 }
 
-fn print_system(one: &SystemHealth) {
-    println!("{} ({}, {})", one.system, one.kind, one.environment);
-    let wide = one.facts.iter().map(|fact| fact.subject.word().len()).max().unwrap_or(0);
-    for fact in &one.facts {
+fn print_facts(facts: &[Fact]) {
+    let wide = facts.iter().map(|fact| fact.subject.word().len()).max().unwrap_or(0);
+    for fact in facts {
         println!("  {} {:wide$}  {}", sign(fact), fact.subject.word(), fact.says);
     }
     println!();

@@ -11,13 +11,16 @@ use indexmap::IndexMap;
 use self::engine::EngineKeys;
 use super::raw::{self, Kind, Persistence, Reference};
 use super::{
-    Backups, Cadence, Connections, Encryption, Fence, Inventory, KeyPolicy, PostgresSystem, Recipient, RedisSystem,
-    Reload, RestoreTo, Schedule, SecretRef, Store, StoreKeys, StoreUrl, System, SystemDetail,
+    Asked, Backups, Cadence, Connections, Encryption, Fence, Inventory, KeyPolicy, May, PostgresSystem, Recipient,
+    RedisSystem, Reload, Replica, RestoreTo, Schedule, SecretRef, Store, StoreKeys, StoreUrl, System, SystemDetail,
 };
 use crate::digest::Digest;
 use crate::document::{Argv, Document, Place, Problems, Text, closest, list, slug};
 use crate::event::Mode;
 use crate::runbook::SystemKind;
+
+/// How long a provider may take to copy an object elsewhere, where the inventory does not say.
+const USUAL_LAG: Duration = Duration::from_secs(15 * 60);
 
 /// The inventory, when the file has no errors; everything there is to say about the file.
 pub fn build(mut document: Document, source: &str, base: &Path) -> (Option<Inventory>, Problems) {
@@ -63,7 +66,21 @@ impl<'a> Builder<'a> {
                 let keys = keys.into_iter().filter_map(|(name, key)| Some((name, key?))).collect();
                 let keys = self.store_keys(&raw.url.0, keys, place);
                 let encryption = self.encryption(raw.encrypt_to, raw.identity, raw.refuse_clear, place);
-                (name.clone(), Store { name, url, keys, encryption, retain })
+                let asked = Asked {
+                    kms_key: raw.kms_key.map(|key| key.0),
+                    lock: raw.lock.map(|lasting| lasting.0),
+                    may: raw.may.map(|may| match may {
+                        raw::May::Read => May::Read,
+                        raw::May::Write => May::Write,
+                        raw::May::Prune => May::Prune,
+                    }),
+                    replica: raw.replica.map(|store| {
+                        self.known("stores", "store", &store.0, place.key("replica"));
+                        let within = raw.replica_within.map_or(USUAL_LAG, |lasting| lasting.0);
+                        Replica { store: store.0, within }
+                    }),
+                };
+                (name.clone(), Store { name, url, keys, encryption, retain, asked })
             })
             .collect();
         let systems: IndexMap<String, System> = file

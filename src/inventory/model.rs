@@ -73,6 +73,39 @@ pub struct Store {
     pub keys: Option<StoreKeys>,
     pub encryption: Encryption,
     pub retain: Option<Duration>,
+    pub asked: Asked,
+}
+
+/// What is asked of a store's provider, beyond keeping what it is given.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// The key of the provider's key service by which everything is encrypted: its id or its whole name.
+    pub kms_key: Option<String>,
+    /// How long nobody may delete what was written.
+    pub lock: Option<Duration>,
+    /// What the keys at hand may do, and no more.
+    pub may: Option<May>,
+    /// The copy elsewhere.
+    pub replica: Option<Replica>,
+}
+
+/// What the keys of a store may do, besides reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum May {
+    /// Those of a restore.
+    Read,
+    /// Those of a backup.
+    Write,
+    /// Those of whoever prunes: write and delete.
+    Prune,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// A key of [`Inventory::stores`].
+    pub store: String,
+    /// How long after the write the copy must be there.
+    pub within: Duration,
 }
 
 /// How a store behind a network is opened; always of the kind that its URL wants.

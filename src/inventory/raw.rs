@@ -127,6 +127,25 @@ pub struct Store {
     pub refuse_clear: bool,
     /// How long backups are kept.
     pub retain: Option<Lasting>,
+    /// The key of the provider's key service by which everything must be encrypted: its id or its ARN. `store.check` looks.
+    pub kms_key: Option<Text>,
+    /// How long nobody may delete what was written, by the bucket's object lock. `store.check` looks.
+    pub lock: Option<Lasting>,
+    /// What these keys may do, and no more: `"read"` (of a restore), `"write"` (of a backup: never delete), `"prune"` (write and
+    /// delete). `store.check` tries, on an object of its own.
+    pub may: Option<May>,
+    /// The store of this file that the provider copies this one to. `store.check` compares.
+    pub replica: Option<Id>,
+    /// How long after the write the copy must be there; 15 minutes when absent.
+    pub replica_within: Option<Lasting>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum May {
+    Read,
+    Write,
+    Prune,
 }
 
 pub type System = Tagged<Common, Kind>;

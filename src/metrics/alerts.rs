@@ -8,9 +8,13 @@ use crate::inventory::{Severity, System};
 use crate::notify::Alert;
 use crate::recovery::health::{Fact, Health, Judgement, Subject, SystemHealth};
 
+/// A store whose provider was looked at.
+const STORE: &str = "LifeboatStoreUnprotected";
+
 /// Everything that is wrong now.
 pub fn alerts(health: &Health) -> Vec<Alert> {
     let mut alerts = Vec::new();
+    let environment = health.systems.first().map(|one| one.environment.clone()).unwrap_or_default();
     for one in &health.systems {
         for fact in one.facts.iter().filter(|fact| !fact.is_fine()) {
             let name = condition(one, fact);
@@ -28,6 +32,20 @@ pub fn alerts(health: &Health) -> Vec<Alert> {
             });
         }
     }
+    alerts.extend(health.stores.iter().flat_map(|one| {
+        one.facts.iter().filter(|fact| !fact.is_fine()).map(|fact| Alert {
+            name: STORE.to_owned(),
+            service: health.service.clone(),
+            environment: environment.clone(),
+            subject: format!("{} {}", one.store, fact.subject.word()),
+            severity: if fact.judgement == Judgement::Failed { Severity::Critical } else { Severity::Error },
+            failure: Failure {
+                what: fact.says.clone(),
+                why: "the provider does not do for the backups what it should".to_owned(),
+                now: fact.now.clone(),
+            },
+        })
+    }));
     alerts
 }
 
@@ -45,6 +63,8 @@ fn condition(one: &SystemHealth, fact: &Fact) -> &'static str {
         (Subject::Archive, _) => "LifeboatArchiveForeign",
         (Subject::Retention, _) => "LifeboatRetention",
         (Subject::Proof, _) => "LifeboatProofFailed",
+        // Of a store, told beside these.
+        _ => STORE,
     }
 }
 

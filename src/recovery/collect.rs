@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::clock;
 use crate::event::{Failure, SystemWindow, Window};
-use crate::inventory::{BackupEngine, Inventory, SecretRef, StoreKeys, System, SystemDetail};
+use crate::inventory::{BackupEngine, Inventory, SecretRef, Store, StoreKeys, System, SystemDetail};
 use crate::process::Account;
 use crate::store::{AzureKey, Bucket, Given, GoogleKey, Keys, Object, Pair, StoreError};
 use crate::system::postgres::Repository;
@@ -22,7 +22,22 @@ pub fn bucket_of(inventory: &Inventory, system: &System) -> Result<Location, Fai
             format!("its store {} is not in the inventory", system.backups.store),
         )
     })?;
-    let keys = match &store.keys {
+    let keys = keys_of(store)?;
+    Ok(Location {
+        url: store.url.clone(),
+        prefix: system.backups.prefix.clone(),
+        keys,
+        encryption: store.encryption.clone().into(),
+    })
+}
+
+/// The root of a store.
+pub(super) fn store_bucket(store: &Store) -> Result<Bucket, Failure> {
+    Ok(Bucket::open_with(&store.url, "", &keys_of(store)?)?)
+}
+
+fn keys_of(store: &Store) -> Result<Keys, Failure> {
+    Ok(match &store.keys {
         None => Keys::Usual,
         Some(StoreKeys::S3 { access_key, secret_key, session_token }) => Keys::Given(Given::S3(Pair {
             access_key: access_key.resolve()?,
@@ -32,12 +47,6 @@ pub fn bucket_of(inventory: &Inventory, system: &System) -> Result<Location, Fai
         Some(StoreKeys::AccountKey(key)) => Keys::Given(Given::Azure(AzureKey::Account(key.resolve()?))),
         Some(StoreKeys::SasToken(token)) => Keys::Given(Given::Azure(AzureKey::Sas(token.resolve()?))),
         Some(StoreKeys::ServiceAccount(json)) => Keys::Given(Given::Google(GoogleKey::Service(json.resolve()?))),
-    };
-    Ok(Location {
-        url: store.url.clone(),
-        prefix: system.backups.prefix.clone(),
-        keys,
-        encryption: store.encryption.clone().into(),
     })
 }
 

@@ -78,5 +78,5 @@ fn environment() -> Result<Environment<'static>, Error> {
 }
 
 fn local(text: &str) -> Result<DateTime<FixedOffset>, Error> {
-    DateTime::parse_from_rfc3339(text).map_err(|why| Error::new(ErrorKind::InvalidOperation, why.to_string()))
+    text.parse().map_err(|why| Error::new(ErrorKind::InvalidOperation, why.to_string()))
 }

@@ -47,6 +47,8 @@ pub enum StepKind {
     RedisPolicy,
     /// `store.prune`: what the store's limit no longer asks for.
     StorePrune,
+    /// `store.check`: what the store's provider does for the backups.
+    StoreCheck,
     /// `recovery.verify-backups`: newest backup and WAL continuity of each system against its RPO.
     VerifyBackups { systems: Vec<String> },
     /// `cutover.connections`
@@ -99,6 +101,7 @@ impl StepKind {
             Self::RecoveryChoose { .. } => "recovery.choose",
             Self::RedisPolicy => "redis.policy",
             Self::StorePrune => "store.prune",
+            Self::StoreCheck => "store.check",
             Self::VerifyBackups { .. } => "recovery.verify-backups",
             Self::CutoverConnections { .. } => "cutover.connections",
             Self::SmokeSql { .. } => "smoke.sql",

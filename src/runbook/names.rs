@@ -148,6 +148,7 @@ pub fn texts<'s>(step: &'s Step, place: Place<'s>) -> Vec<(&'s str, Place<'s>)> 
         | StepKind::RedisCheck { .. }
         | StepKind::RedisPolicy
         | StepKind::StorePrune
+        | StepKind::StoreCheck
         | StepKind::VerifyBackups { .. } => {}
     }
     if let Some(Undo::Command { argv }) = &step.undo {

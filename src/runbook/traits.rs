@@ -65,6 +65,7 @@ impl StepKind {
             | Self::PostgresCheck { .. }
             | Self::RedisCheck { .. }
             | Self::RedisPolicy
+            | Self::StoreCheck
             | Self::SmokeTcp { .. } => true,
             Self::SmokeHttp { method, .. } => matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS"),
             // Smoke tests of the databases may write.

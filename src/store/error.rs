@@ -56,6 +56,8 @@ pub enum Trouble {
     Tls,
     /// A connection broke off, or went silent.
     Cut,
+    /// The key of the provider's key service, by which it encrypts, does not do.
+    Key,
     /// Any other answer.
     Answer,
 }
@@ -71,6 +73,7 @@ impl Trouble {
             Self::Unreachable => format!("the server of {bucket} cannot be reached"),
             Self::Tls => format!("the server of {bucket} is not trusted"),
             Self::Cut => format!("the connection broke off while {operation} {key} in {bucket}"),
+            Self::Key => format!("the key that encrypts {bucket} cannot be used"),
             Self::Answer => format!("{operation} {key} in {bucket} failed"),
         }
     }
@@ -122,6 +125,10 @@ impl Trouble {
                  machine's trusted ones, or name it with SSL_CERT_FILE"
             }
             Self::Cut => "retry: nothing counts before it is whole and verified. If it goes on, look at the network",
+            Self::Key => {
+                "see whether the key is disabled or waits for its deletion, and enable it; these keys must be allowed to use it \
+                 (of AWS: kms:Decrypt, and for backups kms:GenerateDataKey)"
+            }
             _ => "look at the server's log, then retry",
         }
     }
@@ -156,6 +163,8 @@ impl Trouble {
             | "PublicAccessNotPermitted"
             | "UserProjectAccountProblem"
             | "UserProjectInconsistent" => Self::Refused,
+            // Of AWS `KMS.DisabledException` and its like, of Azure `KeyVault…`.
+            code if code.starts_with("KMS") || code.starts_with("KeyVault") => Self::Key,
             _ => return None,
         })
     }
@@ -165,6 +174,15 @@ impl StoreError {
     /// A definite "not there", as against everything that may pass.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
+    }
+
+    /// The keys may not do this, as against everything that keeps it from being told.
+    pub fn is_refused(&self) -> bool {
+        match self {
+            Self::Cloud { trouble, .. } => *trouble == Trouble::Refused,
+            Self::Io { source, .. } => denied(source),
+            _ => false,
+        }
     }
 
     /// What to do now, when that is known.
@@ -236,6 +254,21 @@ impl From<StoreError> for Failure {
         };
         Self { now, ..failure }
     }
+}
+
+/// By the file system.
+fn denied(error: &object_store::Error) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(cause) = source {
+        if cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+        {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 /// The transport's error beneath, and its causes in one line.

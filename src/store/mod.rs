@@ -10,7 +10,9 @@ mod google;
 mod keys;
 mod lease;
 mod manifest;
+mod protection;
 mod s3;
+mod s3_settings;
 mod seal;
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,7 @@ pub use error::{StoreError, Trouble};
 pub use keys::{AzureKey, Given, GoogleKey, Keys, Pair};
 pub use lease::{Held, Lease, LeaseError, Terms};
 pub use manifest::{ManifestRead, Slot, manifest_made_for};
+pub use protection::{Exposure, Lock, Newest, Protection, ProviderEncryption, Rights, Rule, Seen};
 use seal::Sealer;
 pub use seal::{Encryption, Unreadable, is_of, is_sealed, made_for};
 
@@ -202,6 +205,19 @@ impl Bucket {
             Opener::Google(provider) => google::token(provider).await,
         };
         keys.map(Some).map_err(|source| self.error("getting the keys for", "it", source))
+    }
+
+    /// Behind a network, and opened with keys.
+    pub fn is_remote(&self) -> bool {
+        self.cloud.is_some()
+    }
+
+    /// The folder that the store's URL names, as the provider's own settings count it; empty for all of the bucket.
+    pub fn prefix(&self) -> String {
+        match StoreUrl::parse(&self.url) {
+            Ok(StoreUrl::Bucket(url)) => url.prefix,
+            _ => String::new(),
+        }
     }
 
     /// For messages: the URL with the prefix.

@@ -17,6 +17,7 @@ mod orders;
 mod plan;
 mod points;
 mod postgres;
+mod protection;
 mod recordings;
 mod redis;
 mod report;

@@ -449,19 +449,19 @@ fn count(objects: &[Object], folder: &str) -> u64 {
     objects.iter().filter(|object| object.key.starts_with(folder)).count() as u64
 }
 
-fn ok(subject: Subject, says: impl Into<String>) -> Fact {
+pub(super) fn ok(subject: Subject, says: impl Into<String>) -> Fact {
     Fact { subject, judgement: Judgement::Ok, says: says.into(), now: None }
 }
 
-fn unknown(subject: Subject, says: impl Into<String>) -> Fact {
+pub(super) fn unknown(subject: Subject, says: impl Into<String>) -> Fact {
     Fact { subject, judgement: Judgement::Unknown, says: says.into(), now: None }
 }
 
-fn missed(subject: Subject, says: impl Into<String>, now: impl Into<String>) -> Fact {
+pub(super) fn missed(subject: Subject, says: impl Into<String>, now: impl Into<String>) -> Fact {
     Fact { subject, judgement: Judgement::Missed, says: says.into(), now: Some(now.into()) }
 }
 
-fn failed(subject: Subject, says: impl Into<String>, now: impl Into<String>) -> Fact {
+pub(super) fn failed(subject: Subject, says: impl Into<String>, now: impl Into<String>) -> Fact {
     Fact { subject, judgement: Judgement::Failed, says: says.into(), now: Some(now.into()) }
 }
 

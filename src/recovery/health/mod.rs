@@ -4,6 +4,7 @@
 //! question to it. What cannot be told is said to be unknown; nothing is taken for good because nobody looked.
 
 mod judge;
+mod stores;
 
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::system::postgres::engine::EngineError;
 use crate::system::postgres::wal::ARCHIVE;
 use crate::system::postgres::{SourceEnd, source_end};
 
+pub use stores::{ReplicaHealth, StoreHealth, stores};
+
 /// A nightly backup and two hours: how old the newest one may be where the inventory does not say.
 pub const USUAL_AGE: Duration = Duration::from_secs(26 * 3600);
 
@@ -29,6 +32,9 @@ pub struct Health {
     pub service: String,
     pub looked: DateTime<Utc>,
     pub systems: Vec<SystemHealth>,
+    /// Empty when their providers were not looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stores: Vec<StoreHealth>,
 }
 
 /// One system. Numbers that are absent are unknown; the fact of the same subject says why.
@@ -138,6 +144,23 @@ pub enum Subject {
     Retention,
     /// Was the newest backup restored to see whether it can be?
     Proof,
+    // Of a store, when its provider is looked at.
+    /// All of the following, where the provider cannot be asked.
+    Protection,
+    /// Does the provider encrypt, and with the right key?
+    Encryption,
+    /// Does what is deleted stay as an older version?
+    Versions,
+    /// Can what was written not be deleted for some time?
+    Lock,
+    /// Does the provider delete or freeze backups by itself?
+    Lifecycle,
+    /// Can strangers read it?
+    Public,
+    /// May the keys do what they must, and no more?
+    Rights,
+    /// Is the copy elsewhere complete?
+    Replica,
 }
 
 impl Subject {
@@ -153,6 +176,14 @@ impl Subject {
             Self::Archive => "archive",
             Self::Retention => "retention",
             Self::Proof => "proof",
+            Self::Protection => "protection",
+            Self::Encryption => "encryption",
+            Self::Versions => "versions",
+            Self::Lock => "lock",
+            Self::Lifecycle => "lifecycle",
+            Self::Public => "public",
+            Self::Rights => "rights",
+            Self::Replica => "replica",
         }
     }
 }
@@ -192,9 +223,10 @@ impl Health {
         self.facts().map(|(_, fact)| fact.judgement).max().unwrap_or(Judgement::Ok)
     }
 
-    /// With the name of their system.
+    /// With the name of their system, or of their store.
     pub fn facts(&self) -> impl Iterator<Item = (&str, &Fact)> {
-        self.systems.iter().flat_map(|one| one.facts.iter().map(|fact| (one.system.as_str(), fact)))
+        let systems = self.systems.iter().flat_map(|one| one.facts.iter().map(|fact| (one.system.as_str(), fact)));
+        systems.chain(self.stores.iter().flat_map(|one| one.facts.iter().map(|fact| (one.store.as_str(), fact))))
     }
 }
 
@@ -239,7 +271,8 @@ pub async fn health(
             Err(failure) => blind(system, limits, failure),
         }
     });
-    Health { service: inventory.service.clone(), looked: now, systems: futures::future::join_all(looks).await }
+    let systems = futures::future::join_all(looks).await;
+    Health { service: inventory.service.clone(), looked: now, systems, stores: Vec::new() }
 }
 
 /// What is known beside the listing.

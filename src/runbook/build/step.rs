@@ -155,6 +155,14 @@ fn kind(raw: Kind, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems)
             }
             StepKind::StorePrune
         }
+        Kind::StoreCheck {} => {
+            if !place.key("system").exists() && !place.was_pruned() {
+                problems
+                    .error(Some(place.key("do").span()), "this step looks at a store and has no `system`")
+                    .hint("say system = \"…\": whose store is looked at");
+            }
+            StepKind::StoreCheck
+        }
         Kind::VerifyBackups { systems } => {
             StepKind::VerifyBackups { systems: several(systems, place, scope, problems) }
         }

@@ -141,6 +141,10 @@ pub enum Kind {
     /// and `destroys`.
     #[serde(rename = "store.prune")]
     StorePrune {},
+    /// What the provider of the system's store does for the backups: encryption, versions, lock, lifecycle, public access, the
+    /// rights of the keys, the copy elsewhere. Changes nothing. Needs `system`.
+    #[serde(rename = "store.check")]
+    StoreCheck {},
     /// Newest backup and WAL continuity of each system, against its RPO.
     #[serde(rename = "recovery.verify-backups")]
     VerifyBackups {

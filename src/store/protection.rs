@@ -1,0 +1,122 @@
+//! What the provider of a bucket does for what lies in it, by looking: each answer was given by the server, or is unknown with
+//! the reason.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::{Bucket, Opener, StoreError, s3_settings};
+
+/// What was seen, or why it could not be.
+pub type Seen<T> = Result<T, String>;
+
+/// The settings of a bucket, and what they came to on its newest object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Protection {
+    /// By default, of what is written; `None`: not at all.
+    pub encryption: Seen<Option<ProviderEncryption>>,
+    /// Does a deleted or overwritten object stay as an older version?
+    pub versions: Seen<bool>,
+    /// By default, of what is written; `None`: nothing is locked.
+    pub lock: Seen<Option<Lock>>,
+    /// What the provider deletes or moves by itself.
+    pub lifecycle: Seen<Vec<Rule>>,
+    pub public: Seen<Exposure>,
+    pub newest: Seen<Option<Newest>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProviderEncryption {
+    /// As the provider calls it: `AES256`, `aws:kms`.
+    pub algorithm: String,
+    /// Of the key service; absent when the provider's own is used.
+    pub key: Option<String>,
+}
+
+/// Write once, read many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lock {
+    /// `COMPLIANCE` or `GOVERNANCE`; absent when locks are possible and none is set by default.
+    pub mode: Option<String>,
+    pub days: Option<u32>,
+}
+
+/// One rule that is switched on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    pub name: String,
+    /// Of the keys that it is for.
+    pub prefix: String,
+    /// It is only for objects of some tags or sizes.
+    pub narrowed: bool,
+    /// Deletes, so many days after the write.
+    pub expires_days: Option<u32>,
+    /// Moves to another class: (days, class).
+    pub moves: Vec<(u32, String)>,
+    /// Removes the parts of uploads that were never finished.
+    pub aborts_uploads: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Exposure {
+    /// By a policy or a list of grants, in these words; empty when it is not.
+    pub open_to: Vec<String>,
+    /// Can nobody open it, whatever they grant?
+    pub blocked: bool,
+}
+
+/// The newest of the objects that were asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Newest {
+    pub key: String,
+    pub encryption: Option<ProviderEncryption>,
+    pub locked_until: Option<DateTime<Utc>>,
+    /// `None` is the one that answers at once.
+    pub class: Option<String>,
+}
+
+/// What the keys at hand may do besides reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rights {
+    pub write: bool,
+    pub delete: bool,
+}
+
+/// Written and deleted to see whether that is allowed; never anything else.
+const PROBE: &str = "probe/rights";
+
+impl Bucket {
+    /// Looks. `newest` is the key of an object whose own protection is looked at. Nothing is changed.
+    pub async fn protection(&self, newest: Option<&str>) -> Protection {
+        match &self.opener {
+            Some(Opener::S3(provider)) => s3_settings::look(self, provider, newest).await,
+            opener => {
+                let why = match opener {
+                    Some(_) => "Lifeboat does not look at this in clouds other than S3",
+                    None => "it is a directory of this machine: its disk and whoever runs the machine decide",
+                };
+                Protection {
+                    encryption: Err(why.to_owned()),
+                    versions: Err(why.to_owned()),
+                    lock: Err(why.to_owned()),
+                    lifecycle: Err(why.to_owned()),
+                    public: Err(why.to_owned()),
+                    newest: Err(why.to_owned()),
+                }
+            }
+        }
+    }
+
+    /// Tries both, on an object of its own. The error is what keeps either from being told.
+    pub async fn rights(&self) -> Result<Rights, StoreError> {
+        let told = |result: Result<(), StoreError>| match result {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_refused() => Ok(false),
+            // It is there since a look by keys that may write and not delete; and S3 alone says nothing of what is missing.
+            Err(StoreError::Exists { .. } | StoreError::NotFound { .. }) => Ok(true),
+            Err(error) => Err(error),
+        };
+        let write = told(self.create(PROBE, Vec::new()).await)?;
+        let delete = told(self.delete(PROBE).await)?;
+        Ok(Rights { write, delete })
+    }
+}
