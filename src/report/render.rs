@@ -78,5 +78,5 @@ fn environment() -> Result<Environment<'static>, Error> {
 }
 
 fn local(text: &str) -> Result<DateTime<FixedOffset>, Error> {
-    text.parse().map_err(|why| Error::new(ErrorKind::InvalidOperation, why.to_string()))
+    text.parse().map_err(|why: chrono::ParseError| Error::new(ErrorKind::InvalidOperation, why.to_string()))
 }

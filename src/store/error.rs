@@ -208,7 +208,8 @@ impl StoreError {
         error: &object_store::Error,
     ) -> Self {
         let text = error.to_string();
-        let code = between(&text, "<Code>", "</Code>");
+        // What is deleted is answered object by object, and told in another way.
+        let code = between(&text, "<Code>", "</Code>").or_else(|| between(&text, "(code: ", ")"));
         let trouble = code.and_then(Trouble::of_code);
         let (trouble, why) = match (error, trouble) {
             (_, Some(trouble)) => {

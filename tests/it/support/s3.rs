@@ -25,7 +25,7 @@ const PREPARE: &str = r#"
 import json
 iam = client("iam")
 iam.create_user(UserName="backups")
-allow = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+allow = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["s3:*", "iam:*"], "Resource": "*"}]}
 iam.put_user_policy(UserName="backups", PolicyName="all", PolicyDocument=json.dumps(allow))
 client("s3").create_bucket(Bucket="acme-dr")
 key = iam.create_access_key(UserName="backups")["AccessKey"]
