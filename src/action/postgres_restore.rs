@@ -3,7 +3,7 @@ use futures::future::BoxFuture;
 
 use crate::event::{Failure, Measure, Outcome, RecoveryTarget};
 use crate::recovery::{self, Wanted};
-use crate::system::postgres::restore::{self, Owner};
+use crate::system::postgres::restore::{self, Owner, Patience};
 use crate::system::postgres::{Reporter, Restore};
 
 use super::postgres_backup::{bin, pass_on};
@@ -61,6 +61,7 @@ async fn perform(context: &Context) -> Result<Outcome, Failure> {
             system: system.name.clone(),
             effect_key: context.effect_key.clone(),
         },
+        patience: Patience::default(),
         cancel: context.cancel.clone(),
         report,
     };

@@ -21,13 +21,16 @@ impl Action for RedisCheck {
 impl RedisCheck {
     async fn check(&self, context: &Context) -> Result<Outcome, Failure> {
         let system = context.target()?;
-        let url = match context.restored_redis(system)? {
-            Some(restored) => restored,
-            None => context.source_url(system)?,
+        let (url, restored) = match context.restored_redis(system)? {
+            Some(restored) => (restored, true),
+            None => (context.source_url(system)?, false),
         };
         let prefixes: Vec<(String, u64)> = self.prefixes.iter().map(|(p, least)| (p.clone(), *least)).collect();
         let checked = tokio::select! {
-            checked = redis::check(&url, self.min_keys, &prefixes) => checked?,
+            checked = redis::check(&url, self.min_keys, &prefixes) => checked.map_err(|error| match restored {
+                true => context.of_restored(system, error),
+                false => error.into(),
+            })?,
             () = context.cancel.cancelled() => return Ok(super::confirm::cancelled()),
         };
         for check in &checked.checks {

@@ -3,7 +3,7 @@ use futures::future::BoxFuture;
 use crate::event::{Failure, Outcome};
 use crate::mutant;
 use crate::runbook::Side;
-use crate::system::redis;
+use crate::system::redis::{self, CommandError};
 
 use super::{Action, Context};
 
@@ -22,17 +22,20 @@ impl Action for RedisCommand {
 impl RedisCommand {
     async fn send(&self, context: &Context) -> Result<Outcome, Failure> {
         let system = context.target()?;
-        let url = match self.on {
-            Some(Side::Source) => context.source_url(system)?,
-            Some(Side::Restored) => context.restored_redis_only(system)?,
+        let (url, restored) = match self.on {
+            Some(Side::Source) => (context.source_url(system)?, false),
+            Some(Side::Restored) => (context.restored_redis_only(system)?, true),
             None => match context.restored_redis(system)? {
-                Some(restored) => restored,
-                None => context.source_url(system)?,
+                Some(restored) => (restored, true),
+                None => (context.source_url(system)?, false),
             },
         };
         let argv = self.argv.iter().map(|item| context.expand_strictly(item)).collect::<Result<Vec<_>, _>>()?;
         let facts = tokio::select! {
-            facts = redis::command(&url, &argv, context.step().destroys.is_some()) => facts?,
+            facts = redis::command(&url, &argv, context.step().destroys.is_some()) => facts.map_err(|error| match error {
+                CommandError::Redis(error) if restored => context.of_restored(system, error),
+                error => error.into(),
+            })?,
             () = context.cancel.cancelled() => return Ok(super::confirm::cancelled()),
         };
         let reply = facts.get("reply").cloned().unwrap_or_default();

@@ -5,10 +5,12 @@ use chrono::{DateTime, Utc};
 use crate::event::{Failure, Measure, RecoveryPoint, parse_time};
 use crate::inventory::{System, SystemDetail};
 use crate::recovery;
+use crate::runbook::{Step, StepKind};
 use crate::secret::Secret;
 use crate::store::{Bucket, Keys};
 use crate::system::postgres::Repository;
 use crate::system::postgres::wal::Location;
+use crate::system::redis::RedisError;
 use crate::system::{postgres, redis};
 
 use super::Context;
@@ -79,10 +81,56 @@ impl Context {
         })
     }
 
-    /// The restored PostgreSQL of this drill, when it stands at its target or beyond.
+    /// The restored PostgreSQL of this drill, when it stands at its target or beyond. One that has ended is an error.
     pub(super) fn restored_postgres(&self, system: &System) -> Result<Option<postgres::restore::Found>, Failure> {
         let source = self.source_url(system)?;
-        postgres::restore::find(&system.restore.directory, &self.drill, &system.name, &source)
+        let found = postgres::restore::find(&system.restore.directory, &self.drill, &system.name, &source)?;
+        match found {
+            Some(found) if !found.running => Err(self.postgres_ended(system, found.promoted)),
+            found => Ok(found),
+        }
+    }
+
+    fn postgres_ended(&self, system: &System, promoted: bool) -> Failure {
+        let directory = system.restore.directory.display();
+        let failure =
+            Failure::new(format!("the restored {} has ended", system.name), format!("no server runs in {directory}"));
+        failure.now(match promoted {
+            true => format!(
+                "It may hold new writes, which another restore gives up. Start it again as the user that owns it: pg_ctl -D \
+                 {directory} start. Then retry."
+            ),
+            false => {
+                format!("{} Why it ended is in {directory}/.lifeboat/server.log.", self.restore_again(system))
+            }
+        })
+    }
+
+    /// An error of the restored Redis: that it has ended is something else than that a source is down.
+    pub(super) fn of_restored(&self, system: &System, error: RedisError) -> Failure {
+        let RedisError::Refused { address, why } = error else { return error.into() };
+        let directory = system.restore.directory.display();
+        Failure::new(format!("the restored {} does not answer at {address}", system.name), why).now(format!(
+            "{} If it has taken writes already, start it on them instead, as the user that owns its data: redis-server \
+             {directory}/redis.conf. Why it ended is in {directory}/redis.log.",
+            self.restore_again(system)
+        ))
+    }
+
+    /// With the key and the command that do it.
+    fn restore_again(&self, system: &System) -> String {
+        let restores = |step: &&Step| {
+            matches!(step.kind, StepKind::PostgresRestore | StepKind::RedisRestore)
+                && step.system.as_ref().and_then(|role| self.system(role)).is_some_and(|it| it.name == system.name)
+        };
+        match self.runbook.steps.iter().find(restores) {
+            Some(step) => format!(
+                "Restore it again: select “{}” (`↑` `↓`) and press `r`; by lines, `retry {}`.",
+                self.expand(&step.title),
+                step.id
+            ),
+            None => "Restore it again: retry the step that restored it.".to_owned(),
+        }
     }
 
     /// As [`Context::restored_postgres`], for steps that may look at nothing else.

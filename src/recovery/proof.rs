@@ -19,7 +19,7 @@ use crate::event::{Check, Failure, Lsn, RecoveryTarget, SystemWindow, Window};
 use crate::inventory::{Inventory, System, SystemDetail};
 use crate::secret::Secret;
 use crate::store::{Bucket, Object, StoreError};
-use crate::system::postgres::restore::{self, Owner};
+use crate::system::postgres::restore::{self, Owner, Patience};
 use crate::system::postgres::{Checks, Promote, Proof as Fenced, Reporter, Restore, tables};
 use crate::system::redis;
 
@@ -179,6 +179,7 @@ impl Prove<'_> {
             lifeboat: self.lifeboat.to_owned(),
             source: system.url.resolve()?,
             owner: Owner { drill: place.id.clone(), system: system.name.clone(), effect_key: "proof".to_owned() },
+            patience: Patience::default(),
             cancel: self.cancel.clone(),
             report: Reporter::silent(),
         };

@@ -9,12 +9,12 @@ use lifeboat::journal::Journal;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::open_the_gate;
 use crate::support::postgres::program;
 use crate::support::pty::Terminal;
+use crate::support::{Home, open_the_gate};
 
 /// A drill whose first step ends when its gate is opened, and whose second asks.
-struct Place(tempfile::TempDir);
+struct Place(Home);
 
 const RUNBOOK: &str = r#"
 format = 1
@@ -40,7 +40,7 @@ title = "The gate was passed"
 
 impl Place {
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        let place = Self(Home::new());
         std::fs::write(place.path("lifeboat.toml"), "format = 1\nservice = \"orders\"\n").unwrap();
         // Relative paths of a step lie in the drill's own folder.
         let here = place.0.path().display().to_string();
@@ -87,15 +87,6 @@ impl Place {
 
     fn text(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap_or_default()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // A test that failed halfway leaves its engine.
-        if self.path("state/drills").exists() && self.drill().join("journal.holder").exists() {
-            let _ = kill(self.engine(), Signal::SIGKILL);
-        }
     }
 }
 

@@ -112,7 +112,7 @@ struct Scene<C> {
     server: C,
     primary: Primary,
     cache: TestRedis,
-    home: tempfile::TempDir,
+    home: crate::support::Home,
     ports: (u16, u16),
 }
 

@@ -20,7 +20,7 @@ const PASSPHRASE: &str = "correct-horse-battery-canary";
 
 /// A PostgreSQL that archives by another program, and a Redis beside it.
 struct Scene {
-    home: tempfile::TempDir,
+    home: crate::support::Home,
     primary: Primary,
     cache: TestRedis,
     ports: (u16, u16),
@@ -62,7 +62,7 @@ impl Scene {
         scene
     }
 
-    async fn new(home: tempfile::TempDir, primary: Primary) -> Self {
+    async fn new(home: crate::support::Home, primary: Primary) -> Self {
         let cache = home.path().join("cache");
         std::fs::create_dir(&cache).unwrap();
         give(&account(), &cache);

@@ -7,6 +7,7 @@ mod cockpit;
 mod corpus;
 mod drill;
 mod encryption;
+mod ended;
 mod engines;
 mod history;
 mod invalid_files;

@@ -28,7 +28,7 @@ struct Scene {
     stop: CancellationToken,
     hangup: Arc<Notify>,
     served: Option<tokio::task::JoinHandle<Result<(), app::AppError>>>,
-    _cache_home: tempfile::TempDir,
+    _cache_home: crate::support::Home,
 }
 
 impl Scene {

@@ -11,7 +11,7 @@ use lifeboat::report::sign::Role;
 use lifeboat::sandbox::ledger;
 use lifeboat::secret::Secret;
 use lifeboat::store::Bucket;
-use lifeboat::system::postgres::restore::Owner;
+use lifeboat::system::postgres::restore::{Owner, Patience};
 use lifeboat::system::{postgres, redis};
 use lifeboat::{clock, inventory};
 use serde_json::Value;
@@ -166,6 +166,7 @@ async fn recovered(place: &Place, status: &Value) {
         lifeboat: PathBuf::from(status["lifeboat"].as_str().unwrap()),
         source: system.url.resolve().expect("the URL"),
         owner: Owner { drill: "1".to_owned(), system: "orders-db".to_owned(), effect_key: "1".to_owned() },
+        patience: Patience::default(),
         cancel: CancellationToken::new(),
         report: postgres::Reporter::silent(),
     };

@@ -14,7 +14,7 @@ use crate::support::redis::open_directory;
 const SECRET: &str = "Hilde Wangel, 47 Solness Street";
 
 struct Place {
-    directory: tempfile::TempDir,
+    directory: crate::support::Home,
     pair: Pair,
 }
 

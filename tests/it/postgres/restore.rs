@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use lifeboat::event::{Failure, RecoveryTarget, SystemWindow, Window};
 use lifeboat::recovery::{Wanted, plan};
 use lifeboat::secret::Secret;
-use lifeboat::system::postgres::restore::{Owner, undo};
+use lifeboat::system::postgres::restore::{Owner, Patience, undo};
 use lifeboat::system::postgres::{Plan, Proof, Report, Reporter, Repository, Restore, Restored, catalogue};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,7 @@ pub fn restore_by(primary: &Primary, plan: Plan, to: &str) -> Restore {
             system: "orders-db".to_owned(),
             effect_key: "restore-db/1".to_owned(),
         },
+        patience: Patience::default(),
         cancel: CancellationToken::new(),
         report: Reporter::silent(),
     }
@@ -489,4 +490,30 @@ async fn a_killed_run_is_taken_up_again() {
     let failure = cancelled.run().await.unwrap_err();
     assert!(failure.what.contains("cancelled"), "{failure:?}");
     assert!(!clone.directory.join("postmaster.pid").exists());
+}
+
+/// It runs, and nobody is at home: while it says that it is ready, and while it says that it starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_runs_and_does_not_answer_is_given_up_with_its_log() {
+    for status in ["ready", "starting"] {
+        let primary = shop().await;
+        let restore = || async { restore_of(&primary, RecoveryTarget::Latest, true, "restored").await };
+        let (_clone, restored) = run(restore().await).await;
+        let restored = restored.expect("the restore succeeds");
+        let pid_file = restored.directory.join("postmaster.pid");
+        let lines = std::fs::read_to_string(&pid_file).unwrap();
+        std::fs::write(&pid_file, lines.replace("ready", status)).unwrap();
+        let pid = nix::unistd::Pid::from_raw(restored.pid.try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        let moment = std::time::Duration::from_secs(1);
+        let mut again = restore().await;
+        again.patience = Patience { starting: moment, answering: moment };
+        let (_, ended) = run(again).await;
+        let failure = ended.expect_err("nothing answers there");
+        assert_eq!(failure.what, "the restored server does not answer", "{failure:?}");
+        assert!(failure.now.as_ref().is_some_and(|now| now.contains("server.log")), "{failure:?}");
+        assert!(!pid_file.exists(), "what cannot be vouched for does not stay up");
+        let (_clone, restored) = run(restore().await).await;
+        assert!(!restored.expect("a retry begins anew").found);
+    }
 }

@@ -40,7 +40,7 @@ pub async fn next_second(server: &Redis) -> i64 {
 }
 
 /// The shipped files in a directory of a server's own, put together without the code under test.
-async fn unpacked(bucket: &Bucket, manifest: &AofManifest) -> tempfile::TempDir {
+async fn unpacked(bucket: &Bucket, manifest: &AofManifest) -> crate::support::Home {
     let home = open_directory();
     let folder = home.path().join("appendonlydir");
     std::fs::create_dir(&folder).unwrap();

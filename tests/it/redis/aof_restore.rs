@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::aof::{DATED, next_second, ship};
 use super::restore::{Scene, digest};
 use super::snapshot::{fill, take};
+use crate::support::Home;
 use crate::support::redis::{TestRedis, open_directory, run};
 
 /// Where the window of this bucket leads for a moment.
@@ -38,7 +39,7 @@ fn half(at: i64) -> DateTime<chrono::Utc> {
 }
 
 /// What stock Redis makes of a copy of the source's own files, cut by stock `redis-check-aof`.
-async fn oracle(source: &Path, last_second: i64) -> (tempfile::TempDir, TestRedis) {
+async fn oracle(source: &Path, last_second: i64) -> (Home, TestRedis) {
     let home = open_directory();
     let copy = Spec::new("cp").arg("-a").arg(source.join("appendonlydir")).arg(home.path());
     assert!(copy.capture(1 << 10, &CancellationToken::new()).await.unwrap().end.success());

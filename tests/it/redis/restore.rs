@@ -11,12 +11,12 @@ use lifeboat::system::redis::{self, MARKER, Manifest, Origin, Redis, Restore, Re
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{FILLED, bucket_in, fill, take};
-use crate::support::contents;
 use crate::support::redis::{TestRedis, open_directory, run};
+use crate::support::{Home, contents};
 
 /// A bucket, a place for targets, and a source that broke.
 pub struct Scene {
-    _homes: [tempfile::TempDir; 3],
+    _homes: [Home; 3],
     pub store: PathBuf,
     pub bucket: Bucket,
     pub targets: PathBuf,

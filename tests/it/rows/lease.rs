@@ -8,6 +8,7 @@ use std::time::Duration;
 use lifeboat::clock::{block, boot_now};
 use lifeboat::store::{Bucket, Held, Lease, Terms};
 
+use crate::support::Home;
 use crate::support::redis::{TestRedis, free_port, open_directory};
 use crate::support::s3::S3;
 use crate::support::sandbox::text;
@@ -54,7 +55,7 @@ system = "cache"
 "#;
 
 struct Scene {
-    home: tempfile::TempDir,
+    home: Home,
     server: Option<S3>,
     _cache: TestRedis,
     ports: [u16; 2],
@@ -151,15 +152,6 @@ impl Scene {
             );
             assert!(boot_now() < patience, "nobody won, nobody lost");
             block(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        for port in self.ports {
-            // It may never have been started.
-            drop(Command::new("redis-cli").args(["-p", &port.to_string(), "shutdown", "nosave"]).output());
         }
     }
 }

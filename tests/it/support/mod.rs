@@ -9,6 +9,8 @@ use std::time::Duration;
 use lifeboat::clock::{block, boot_now};
 use lifeboat::digest::Digest;
 use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 pub mod azurite;
 pub mod partition;
@@ -31,6 +33,35 @@ pub fn cache(variable: &str, folder: &str) -> PathBuf {
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
     let installed = std::env::var_os(variable).map(PathBuf::from);
     installed.or_else(|| cache.or(home).map(|cache| cache.join("lifeboat").join(folder))).unwrap_or_default()
+}
+
+/// A directory of a test. With it goes whatever still works in it: a test that fails leaves servers and engines.
+pub struct Home(tempfile::TempDir);
+
+impl Home {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let here = self.path().canonicalize().unwrap_or_default();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let inside = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&here));
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).filter(|_| inside) else {
+                continue;
+            };
+            // Killed, PostgreSQL would leave its shared memory behind.
+            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            let signal = if name.trim() == "postgres" { Signal::SIGQUIT } else { Signal::SIGKILL };
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
 }
 
 /// Every file below a directory, with the digest of its bytes. Where a server writes, a file may go while it is looked at.

@@ -11,6 +11,7 @@ use lifeboat::system::postgres::wal::{Location, archive_command};
 use lifeboat::system::postgres::{Reporter, Url, connect};
 use tokio_util::sync::CancellationToken;
 
+use super::Home;
 use super::redis::{free_port, open_directory};
 
 /// The superuser of every test cluster, on purpose not `postgres`.
@@ -22,7 +23,7 @@ pub struct Primary {
     pub data: PathBuf,
     /// Where its base backups and WAL go.
     pub location: Location,
-    directory: tempfile::TempDir,
+    directory: Home,
 }
 
 pub fn program() -> PathBuf {

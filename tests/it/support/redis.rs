@@ -10,6 +10,8 @@ use lifeboat::process::{Account, Spec, find_program};
 use lifeboat::secret::Secret;
 use lifeboat::system::redis::Redis;
 
+use super::Home;
+
 pub struct TestRedis {
     pub url: Secret,
     pub port: u16,
@@ -17,8 +19,8 @@ pub struct TestRedis {
 }
 
 /// A directory that an unprivileged server may enter and write.
-pub fn open_directory() -> tempfile::TempDir {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+pub fn open_directory() -> Home {
+    let directory = Home::new();
     give(directory.path());
     directory
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 /// A directory with an inventory, a runbook and the state of its drills.
-pub struct Small(pub tempfile::TempDir);
+pub struct Small(pub super::Home);
 
 impl Small {
     /// `systems` are tables of the inventory; `head` are lines of the runbook before its one phase, `steps` its steps.

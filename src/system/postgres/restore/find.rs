@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::target::{Place, State, read_marker};
+use super::target::{Place, State, read_marker, running_server};
 use crate::event::Failure;
 use crate::secret::Secret;
 use crate::system::postgres::Url;
@@ -14,6 +14,7 @@ pub struct Found {
     pub url: Secret,
     pub place: Place,
     pub promoted: bool,
+    pub running: bool,
 }
 
 /// `None` before the server stands at its target. A directory of another drill is not looked at.
@@ -26,5 +27,5 @@ pub fn find(directory: &Path, drill: &str, system: &str, source: &Secret) -> Res
     };
     let source = Url::parse(source)?;
     let url = place.text(source.user().unwrap_or("postgres"), source.database());
-    Ok(Some(Found { url, place, promoted }))
+    Ok(Some(Found { url, place, promoted, running: running_server(directory).is_some() }))
 }

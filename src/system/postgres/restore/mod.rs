@@ -48,6 +48,7 @@ use config::{Files, Settings};
 pub use restored::Restored;
 pub use target::{Marker, Owner, Place, State, read_marker, undo};
 pub(super) use target::{Target, promoted_by_others, running_server};
+pub use watch::Patience;
 pub(super) use watch::Standing;
 use watch::Watch;
 
@@ -125,6 +126,7 @@ pub struct Restore {
     /// The source's URL: only its user and database are used.
     pub source: Secret,
     pub owner: Owner,
+    pub patience: Patience,
     pub cancel: CancellationToken,
     pub report: Reporter,
 }
@@ -175,11 +177,12 @@ impl Restore {
             },
         };
         let result = self.finish(&target, &base, &ready, began).await;
-        if result.is_err() {
-            // What cannot be vouched for does not stay up.
-            target::stop_server(&self.directory).await?;
+        let Err(failure) = result else { return result };
+        // What cannot be vouched for does not stay up.
+        match target::stop_server(&self.directory).await {
+            Ok(()) => Err(failure),
+            Err(still) => Err(Failure { why: format!("{}; {still}", failure.why), ..failure }),
         }
-        result
     }
 
     fn account(&self) -> Result<Option<Account>, Failure> {
@@ -557,6 +560,7 @@ impl Restore {
             database: source.database(),
             counters: &ready.counters,
             segment_size: base.wal_segment_bytes,
+            patience: self.patience,
             report: &self.report,
         };
         let (client, url, standing) = watch.run(&self.cancel).await?;

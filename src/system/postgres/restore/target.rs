@@ -321,14 +321,20 @@ fn starting(here: &Path) -> Option<u32> {
 }
 
 pub fn alive(pid: u32) -> bool {
-    i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH))
+    // A zombie that nobody has reaped yet answers signals, and is dead.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let answers = i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH));
+    answers && !stat.contains(") Z ")
 }
 
-/// Stops the server of this data directory, fast, then at once; returns when it is gone.
+/// Stops the server of this data directory, fast, then at once, then by force; returns when it is gone.
 pub async fn stop_server(data: &Path) -> Result<(), Failure> {
-    for (signal, patience) in [(Signal::SIGINT, 20), (Signal::SIGQUIT, 10)] {
+    for (signal, patience) in [(Signal::SIGINT, 20), (Signal::SIGQUIT, 10), (Signal::SIGKILL, 10)] {
         let Some(pid) = running_server(data) else { return Ok(()) };
-        let _ = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), signal));
+        // One that somebody has suspended hears it only when it goes on.
+        for signal in [signal, Signal::SIGCONT] {
+            let _ = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), signal));
+        }
         let deadline = clock::boot_now() + Duration::from_secs(patience);
         while clock::boot_now() < deadline {
             if running_server(data).is_none() && !alive(pid) {
@@ -337,7 +343,7 @@ pub async fn stop_server(data: &Path) -> Result<(), Failure> {
             clock::sleep(Duration::from_millis(20)).await;
         }
     }
-    Err(Failure::new(format!("the server on {} could not be stopped", data.display()), "it outlived SIGQUIT")
+    Err(Failure::new(format!("the server on {} could not be stopped", data.display()), "it outlived SIGKILL")
         .now("end it by hand, then retry"))
 }
 

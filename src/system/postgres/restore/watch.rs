@@ -25,6 +25,21 @@ const LOOK: Duration = Duration::from_millis(50);
 /// again several times, and got what it cannot replay.
 const STUCK: u32 = 20;
 
+/// How long a server that runs may give no sign of life: no line in its log, no segment taken, no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// While it starts: before PostgreSQL 15 no line tells that it flushes what was unpacked, which takes long on a slow disk.
+    pub starting: Duration,
+    /// Once it has said that it is ready.
+    pub answering: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { starting: Duration::from_secs(30 * 60), answering: Duration::from_secs(120) }
+    }
+}
+
 /// Where recovery stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
@@ -83,18 +98,27 @@ pub struct Watch<'a> {
     pub database: &'a str,
     pub counters: &'a Counters,
     pub segment_size: u64,
+    pub patience: Patience,
     pub report: &'a Reporter,
 }
 
 impl Watch<'_> {
     /// Returns once recovery has paused where the plan says.
     pub async fn run(&self, cancel: &CancellationToken) -> Result<(Client, Url, Standing), Failure> {
+        tokio::select! {
+            arrived = self.watch() => arrived,
+            () = cancel.cancelled() => Err(Failure::new("the restore was cancelled", "before the target was reached")),
+        }
+    }
+
+    async fn watch(&self) -> Result<(Client, Url, Standing), Failure> {
         let total = self.plan.end.0.saturating_sub(self.start.0);
         let mut meter = Meter::new("replay", Unit::Bytes, Some(total));
         let mut log = LogTail { path: self.log.clone(), at: 0, rest: String::new() };
         let mut session: Option<(Client, Url)> = None;
         let mut asked_to_pause = false;
         let mut waits = Waits::default();
+        let mut silence = Silence { signs: Signs::default(), since: clock::boot_now() };
         let mut wal = Meter::new("WAL", Unit::Segments, Some(self.plan.segments.len() as u64));
         loop {
             let delivered = self.counters.delivered.load(Ordering::Relaxed);
@@ -110,9 +134,17 @@ impl Watch<'_> {
                 }
                 return Err(self.death());
             }
+            let ready = self.lets_in();
+            let taken = self.counters.taken.load(Ordering::Relaxed);
+            silence.look(Signs { ready, delivered, taken, logged: log.at });
+            let limit = if ready { self.patience.answering } else { self.patience.starting };
+            if clock::boot_now() > silence.since + limit {
+                return Err(self.silent(limit));
+            }
             if let Some((client, _)) = &session {
-                match Standing::read(client).await {
-                    Ok(standing) => {
+                match tokio::time::timeout(self.patience.answering, Standing::read(client)).await {
+                    Ok(Ok(standing)) => {
+                        silence.since = clock::boot_now();
                         let done = standing.lsn.0.saturating_sub(self.start.0);
                         if let Some(progress) = meter.tick(done, Some(standing.position())) {
                             self.report.progress(progress);
@@ -145,20 +177,27 @@ impl Watch<'_> {
                         }
                     }
                     // Seen by the next look at the process, or a broken connection.
-                    Err(_) => session = None,
+                    Ok(Err(_)) | Err(_) => session = None,
                 }
             } else {
-                let taken = self.counters.taken.load(Ordering::Relaxed) * self.segment_size;
-                if let Some(progress) = meter.tick(taken.min(total), None) {
+                if let Some(progress) = meter.tick((taken * self.segment_size).min(total), None) {
                     self.report.progress(progress);
                 }
-                session = self.log_in().await?;
+                if ready {
+                    let session_or_none = tokio::time::timeout(self.patience.answering, self.log_in()).await;
+                    session = session_or_none.unwrap_or(Ok(None))?;
+                }
             }
-            tokio::select! {
-                () = clock::sleep(LOOK) => {}
-                () = cancel.cancelled() => return Err(Failure::new("the restore was cancelled", "before the target was reached")),
-            }
+            clock::sleep(LOOK).await;
         }
+    }
+
+    fn silent(&self, limit: Duration) -> Failure {
+        let why = format!("process {} runs, and gave no sign of life for {} s", self.pid, limit.as_secs());
+        Failure::new("the restored server does not answer", why).now(format!(
+            "Read {}; look at that process and its disk. A retry stops it and begins anew.",
+            self.log.display()
+        ))
     }
 
     /// What stands behind `lsn` is there, and is no WAL that follows.
@@ -236,9 +275,6 @@ impl Watch<'_> {
 
     /// A superuser's session, or `None` while the server does not let anyone in.
     async fn log_in(&self) -> Result<Option<(Client, Url)>, Failure> {
-        if !self.lets_in() {
-            return Ok(None);
-        }
         for database in [self.database, "postgres", "template1"] {
             let url = self.place.url(self.user, database)?;
             match url.connect().await {
@@ -324,6 +360,29 @@ async fn superuser(client: Client, url: Url) -> Result<(Client, Url), PgError> {
             Ok((url.connect().await?, url))
         }
         _ => Ok((client, url)),
+    }
+}
+
+/// What moves while a server lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Signs {
+    ready: bool,
+    delivered: u64,
+    taken: u64,
+    /// Bytes of its log.
+    logged: u64,
+}
+
+struct Silence {
+    signs: Signs,
+    since: Duration,
+}
+
+impl Silence {
+    fn look(&mut self, signs: Signs) {
+        if signs != self.signs {
+            *self = Self { signs, since: clock::boot_now() };
+        }
     }
 }
 

@@ -1,0 +1,116 @@
+//! Restored servers that end before the drill does.
+
+use crate::support::Home;
+use crate::support::postgres::{Primary, account, bin};
+use crate::support::redis::{TestRedis, open_directory};
+use crate::support::sandbox::text;
+use crate::support::small::Small;
+
+const STEPS: &str = r#"
+[[phases.steps]]
+id = "backup-db"
+do = "postgres.backup"
+system = "db"
+[[phases.steps]]
+id = "backup-cache"
+do = "redis.snapshot"
+system = "cache"
+[[phases.steps]]
+id = "choose"
+do = "recovery.choose"
+systems = ["db", "cache"]
+[[phases.steps]]
+id = "restore-db"
+title = "Restore {db}"
+do = "postgres.restore"
+system = "db"
+[[phases.steps]]
+id = "restore-cache"
+title = "Restore {cache}"
+do = "redis.restore"
+system = "cache"
+[[phases.steps]]
+id = "accident"
+do = "command"
+title = "An accident"
+script = """
+cd "$LIFEBOAT_VAR_HERE"
+for pid in $(head -1 db/postmaster.pid) $(cat cache/data/redis.pid); do
+    kill -9 $pid
+    while readlink /proc/$pid/cwd > began; do sleep 0.02; done
+done
+"""
+[[phases.steps]]
+id = "check-db"
+do = "postgres.check"
+system = "db"
+tables = ["orders"]
+on_failure = "continue"
+[[phases.steps]]
+id = "look-db"
+do = "postgres.query"
+system = "db"
+sql = "select 1"
+on_failure = "continue"
+[[phases.steps]]
+id = "check-cache"
+do = "redis.check"
+system = "cache"
+on_failure = "continue"
+[[phases.steps]]
+id = "smoke-cache"
+do = "smoke.redis"
+system = "cache"
+argv = ["PING"]
+"#;
+
+/// The tables of the inventory for a database and a cache that are backed up below `home` and restored there.
+fn inventory(home: &Home, primary: &Primary, cache: &TestRedis) -> String {
+    let run_as = account().map(|account| format!(", run_as = \"{}\"", account.name)).unwrap_or_default();
+    let system = |name: &str, kind: &str, url: &str, folder: &str, more: &str| {
+        format!(
+            "[systems.{name}]\nkind = \"{kind}\"\nenvironment = \"test\"\nurl = \"{url}\"\n{more}\
+             backups = {{ store = \"backups\" }}\nrestore = {{ directory = \"{}/{folder}\"{run_as} }}\n",
+            home.path().display()
+        )
+    };
+    let bin = format!("bin = \"{}\"\n", bin().display());
+    format!(
+        "[stores.backups]\nurl = \"{}\"\n{}{}",
+        primary.location.url,
+        system("orders-db", "postgres", primary.url.expose(), "db", &bin),
+        system("orders-cache", "redis", cache.url.expose(), "cache", ""),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_server_that_has_ended_is_to_be_restored_again() {
+    let (cache_home, targets) = (open_directory(), open_directory());
+    let cache = TestRedis::start(cache_home.path(), &[], None).await;
+    let primary = Primary::start().await;
+    primary.sql("create table orders (n int); insert into orders values (1)").await;
+    let head = "systems = { db = \"postgres\", cache = \"redis\" }\nvariables.here = {}\n";
+    let drill = Small::new(&inventory(&targets, &primary, &cache), head, STEPS);
+    std::fs::write(drill.path("answers.toml"), "choose = \"latest\"").unwrap();
+    let output = drill.run(&["--answers", "answers.toml", "--var", &format!("here={}", targets.path().display())]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let failures: Vec<_> = drill
+        .journal()
+        .into_iter()
+        .map(|mut line| line["event"].take())
+        .filter(|event| event["type"] == "step-finished" && event["outcome"]["status"] == "failed")
+        .collect();
+    let failed: Vec<_> = failures.iter().map(|event| event["step"].as_str().unwrap()).collect();
+    assert_eq!(failed, ["check-db", "look-db", "check-cache", "smoke-cache"], "{said}");
+    for (index, name, log) in
+        [(0, "db", "server.log"), (1, "db", "server.log"), (2, "cache", "redis.log"), (3, "cache", "redis.log")]
+    {
+        let failure = &failures[index]["outcome"]["failure"];
+        let (what, now) = (failure["what"].as_str().unwrap(), failure["now"].as_str().unwrap());
+        assert!(what.starts_with(&format!("the restored orders-{name} ")), "{failure}");
+        let again =
+            format!("select “Restore orders-{name}” (`↑` `↓`) and press `r`; by lines, `retry restore-{name}`.");
+        assert!(now.contains(&again) && now.contains(log), "{failure}");
+    }
+}
