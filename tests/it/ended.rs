@@ -1,5 +1,10 @@
 //! Restored servers that end before the drill does.
 
+use std::process::Stdio;
+use std::time::Duration;
+
+use lifeboat::clock::{block, boot_now};
+
 use crate::support::Home;
 use crate::support::postgres::{Primary, account, bin};
 use crate::support::redis::{TestRedis, open_directory};
@@ -113,4 +118,49 @@ async fn a_restored_server_that_has_ended_is_to_be_restored_again() {
             format!("select “Restore orders-{name}” (`↑` `↓`) and press `r`; by lines, `retry restore-{name}`.");
         assert!(now.contains(&again) && now.contains(log), "{failure}");
     }
+}
+
+/// Without a person: the bucket is away when the restores begin, and comes back after the first of them has failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn restores_that_fail_while_the_bucket_is_away_are_tried_again() {
+    let (cache_home, targets) = (open_directory(), open_directory());
+    let cache = TestRedis::start(cache_home.path(), &[], None).await;
+    cache.run("SET a b").await;
+    let primary = Primary::start().await;
+    let bucket = std::path::PathBuf::from(primary.location.url.strip_prefix("file://").unwrap());
+    let away = bucket.with_file_name("away");
+    let cut = format!("mv {} {}", bucket.display(), away.display());
+    let steps = STEPS
+        .split("[[phases.steps]]\nid = \"accident\"")
+        .next()
+        .unwrap()
+        .replace("do = \"postgres.restore\"\n", "do = \"postgres.restore\"\nretry = { times = 8, delay = \"1s\" }\n")
+        .replace("do = \"redis.restore\"\n", "do = \"redis.restore\"\nretry = { times = 8, delay = \"1s\" }\n")
+        .replace(
+            "[[phases.steps]]\nid = \"restore-db\"",
+            &format!("[[phases.steps]]\nid = \"cut\"\ndo = \"command\"\ntitle = \"Cut\"\nscript = '{cut}'\n[[phases.steps]]\nid = \"restore-db\""),
+        )
+        .replace("title = \"Restore {cache}\"\n", "title = \"Restore {cache}\"\nneeds = [\"cut\"]\n");
+    let head = "systems = { db = \"postgres\", cache = \"redis\" }\n";
+    let drill = Small::new(&inventory(&targets, &primary, &cache), head, &steps);
+    std::fs::write(drill.path("answers.toml"), "choose = \"latest\"").unwrap();
+    let mut command = drill.command(&["--answers", "answers.toml"]);
+    let run = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let retried = |step: &str| {
+        drill.exists("state/drills")
+            && std::fs::read_dir(drill.path("state/drills")).unwrap().next().is_some()
+            && drill.drill().join("journal.jsonl").exists()
+            && drill
+                .journal()
+                .iter()
+                .any(|line| line["event"]["type"] == "retry-scheduled" && line["event"]["step"] == step)
+    };
+    let patience = boot_now() + Duration::from_secs(60);
+    while !(retried("restore-db") && retried("restore-cache")) {
+        assert!(boot_now() < patience, "nothing is tried again: {:?}", drill.journal().last());
+        block(Duration::from_millis(5));
+    }
+    std::fs::rename(&away, &bucket).unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }

@@ -9,6 +9,7 @@ use lifeboat::clock::{block, boot_now};
 use lifeboat::store::{Bucket, Held, Lease, Terms};
 
 use crate::support::Home;
+use crate::support::pty::Terminal;
 use crate::support::redis::{TestRedis, free_port, open_directory};
 use crate::support::s3::S3;
 use crate::support::sandbox::text;
@@ -201,4 +202,47 @@ async fn row_19_who_lost_the_lease_stops_before_the_next_destructive_step() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "it went on without the lease: {said}");
     assert!(said.contains("lost its hold on orders-cache") && said.contains("bob@there"), "{said}");
+}
+
+impl Scene {
+    /// A lease of a drill elsewhere, from which nothing was heard for an hour.
+    async fn leave_a_lease(&self) -> Lease {
+        let url = format!("file://{}/bucket", self.home.path().display());
+        let bucket = Bucket::open(&url, "orders-cache").unwrap();
+        let other = Lease { bucket, drill: "other-drill".into(), by: "bob@there".into(), terms: Terms::default() };
+        let Held::Token(token) = other.hold(None).await.unwrap() else { panic!("no lease in {url}") };
+        let path = self.home.path().join(format!("bucket/orders-cache/lease/{token:012}.json"));
+        let hour_ago = lifeboat::clock::wall_now() - chrono::Duration::hours(1);
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(hour_ago.into()).unwrap();
+        other
+    }
+
+    /// At a terminal, by lines: the restore until it asks for the name of the drill whose lease it is, and that typed.
+    fn take_over(&self, command: Command) -> Terminal {
+        let mut terminal = Terminal::start(command, 120, 40);
+        terminal.wait_for("To go on, type the name: other-drill");
+        terminal.keys("other-drill\r");
+        terminal
+    }
+
+    fn at_a_terminal(&self) -> Command {
+        let here = format!("here={}", self.path(0, "").display());
+        self.command(0, &["run", "restore.toml", "--plain", "--reason", "a test", "--var", &here, "--operator", "ann"])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_19_a_lease_that_ran_out_is_taken_over_by_a_person_and_by_nobody_else() {
+    let scene = Scene::new(None).await;
+    let other = scene.leave_a_lease().await;
+    let output = scene.start(0).wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "it took a lease that ran out without a person: {said}");
+    assert!(said.contains("bob@there") && said.contains("the lease ran out at "), "{said}");
+    let _gate = scene.open(0);
+    let mut terminal = scene.take_over(scene.at_a_terminal());
+    assert_eq!(terminal.end().code(), Some(0));
+    // Whoever lost it learns it, whenever they come back.
+    let lost = other.hold(None).await.unwrap_err().to_string();
+    assert!(lost.starts_with("taken over by "), "{lost}");
 }
