@@ -246,3 +246,57 @@ async fn row_19_a_lease_that_ran_out_is_taken_over_by_a_person_and_by_nobody_els
     let lost = other.hold(None).await.unwrap_err().to_string();
     assert!(lost.starts_with("taken over by "), "{lost}");
 }
+
+/// As a role that may only read the bucket, of which the restores of many sites are done.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_19_who_may_only_read_is_told_that_nothing_but_this_machine_s_lock_holds() {
+    let scene = Scene::new(None).await;
+    // One restore: where nothing can be written, each asks anew.
+    let (steps, again) = RUNBOOK.split_once("[[phases.steps]]\nid = \"again\"").unwrap();
+    let (_, variables) = again.split_once("[variables.").unwrap();
+    std::fs::write(scene.path(0, "restore.toml"), format!("{steps}[variables.{variables}")).unwrap();
+    let bucket = scene.home.path().join("bucket");
+    let mode = |mode: &str| {
+        assert!(Command::new("chmod").args(["-R", mode]).arg(&bucket).status().unwrap().success());
+    };
+    let account = lifeboat::process::Account::unprivileged().unwrap();
+    let reader = |mut command: Command| {
+        if let Some(account) = &account {
+            let owner = format!("{}:{}", account.uid, account.gid);
+            assert!(Command::new("chown").args(["-R", &owner]).arg(scene.path(0, "")).status().unwrap().success());
+            assert!(Command::new("chown").args(["-R", "0:0"]).arg(&bucket).status().unwrap().success());
+            std::os::unix::process::CommandExt::uid(&mut command, account.uid);
+            std::os::unix::process::CommandExt::gid(&mut command, account.gid);
+        }
+        command
+    };
+    let headless = || {
+        let here = format!("here={}", scene.path(0, "").display());
+        let mut command = reader(scene.command(0, &["run", "restore.toml", "--headless", "--yes", "--var", &here]));
+        let output = command.output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let _gate = scene.open(0);
+    mode("a=rX");
+    let (code, said) = headless();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("mind: no lease on orders-cache") && said.contains("Only the lock on this machine"),
+        "{said}"
+    );
+    // Somebody else's holds though.
+    mode("u=rwX");
+    let other = scene.leave_a_lease().await;
+    mode("a=rX");
+    let port = scene.ports[0].to_string();
+    Command::new("redis-cli").args(["-p", &port, "shutdown", "nosave"]).output().unwrap();
+    std::fs::remove_dir_all(scene.path(0, "restored")).unwrap();
+    let (code, said) = headless();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("another drill holds orders-cache") && said.contains("the lease ran out at "), "{said}");
+    // A person may go on beside it: nothing of that is written, and who comes back does not learn of it.
+    let mut terminal = scene.take_over(reader(scene.at_a_terminal()));
+    assert_eq!(terminal.end().code(), Some(0));
+    mode("u=rwX");
+    assert!(matches!(other.hold(None).await.unwrap(), Held::Token(_)));
+}
