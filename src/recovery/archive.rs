@@ -31,6 +31,8 @@ pub struct Archive {
     /// By timeline and place.
     pub segments: Vec<Listed>,
     pub indexes: Indexes,
+    /// Why no indexes may be left in the bucket.
+    pub withheld: Option<String>,
     /// Bytes.
     pub segment_bytes: u64,
     pub system_identifier: Option<u64>,
@@ -156,7 +158,7 @@ impl Archive {
             segments: &listed,
             system_identifier: self.system_identifier,
             threads: threads(),
-            keep: true,
+            keep: self.withheld.is_none(),
         };
         let mut bad = None;
         let surveyed = survey.run(runtime, |found| {
@@ -174,7 +176,9 @@ impl Archive {
             return Ok(None);
         }
         let Fold { mut history, restore_points, switches, marks, written, unfinished, needs, .. } = fold;
-        (history.read, history.not_kept) = (surveyed.read, surveyed.not_kept);
+        let withheld = self.withheld.as_ref().filter(|_| surveyed.read > 0);
+        history.not_kept = surveyed.not_kept.or_else(|| withheld.cloned());
+        history.read = surveyed.read;
         let damage = history.stopped.clone();
         let missing = || way.reach.hole.as_ref().map(|hole| format!("{hole} is missing"));
         history.stopped = history.stopped.or_else(missing);

@@ -101,6 +101,8 @@ pub(super) struct Seen {
     /// Its folder in the store: the backups, or what Lifeboat keeps beside another program's.
     pub bucket: Bucket,
     pub engine: Option<Engine>,
+    /// As [`Catalogue::is_encrypted`].
+    pub is_encrypted: Option<bool>,
     /// Of PostgreSQL's WAL.
     pub segments: Vec<Listed>,
     /// Everything else that was listed.
@@ -144,7 +146,7 @@ async fn redis_window(name: &str, bucket: Bucket) -> Result<Seen, StoreError> {
     damaged.extend(more);
     objects.extend(shipped);
     let window = SystemWindow::Redis { system: name.to_owned(), snapshots, aof, warnings: damaged.clone() };
-    Ok(Seen { window, bucket, engine: None, segments: Vec::new(), objects, damaged })
+    Ok(Seen { window, bucket, engine: None, is_encrypted: None, segments: Vec::new(), objects, damaged })
 }
 
 fn postgres_window(name: &str, bucket: Bucket, engine: Option<Engine>, found: Catalogue) -> Seen {
@@ -160,5 +162,13 @@ fn postgres_window(name: &str, bucket: Bucket, engine: Option<Engine>, found: Ca
         system_identifier: found.system_identifier.map(|id| id.to_string()),
         warnings: found.warnings,
     };
-    Seen { window, bucket, engine, segments: found.segments, objects: found.objects, damaged: found.damaged }
+    Seen {
+        window,
+        bucket,
+        engine,
+        is_encrypted: found.is_encrypted,
+        segments: found.segments,
+        objects: found.objects,
+        damaged: found.damaged,
+    }
 }

@@ -17,7 +17,8 @@ use super::settle::{settle, settle_redis};
 use crate::clock;
 use crate::event::{Basis, Failure, Lsn, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 use crate::inventory::Inventory;
-use crate::system::postgres::engine::Reader;
+use crate::store::Bucket;
+use crate::system::postgres::engine::{Engine, Reader};
 use crate::system::postgres::wal::{Indexes, Supply};
 
 /// A window whose WAL was read, and the WAL itself to find places in.
@@ -70,6 +71,7 @@ async fn archive(seen: &mut Seen, incident: Option<DateTime<Utc>>) -> Option<Arc
             }
         },
     };
+    let withheld = seen.engine.as_ref().and_then(|engine| withheld(engine, seen.is_encrypted, &seen.bucket));
     let own = |id: u64| system_identifier.as_ref().is_none_or(|own| *own == id.to_string());
     Some(Archive {
         backups: backups.iter().filter(|backup| own(backup.system_identifier)).cloned().collect(),
@@ -79,10 +81,24 @@ async fn archive(seen: &mut Seen, incident: Option<DateTime<Utc>>) -> Option<Arc
         indexes: Indexes::list(&seen.bucket).await,
         bucket: seen.bucket.clone(),
         supply,
+        withheld,
         segment_bytes: (*segment_bytes).max(1 << 20),
         system_identifier: system_identifier.as_ref().and_then(|id| id.parse().ok()),
         incident,
     })
+}
+
+/// What an engine keeps encrypted, or may keep so, is not told in the clear.
+fn withheld(engine: &Engine, is_encrypted: Option<bool>, bucket: &Bucket) -> Option<String> {
+    if is_encrypted == Some(false) || bucket.encryption().is_on() {
+        return None;
+    }
+    let word = engine.word();
+    let keeps = match is_encrypted {
+        Some(_) => format!("{word} keeps the WAL encrypted"),
+        None => format!("{word} does not say whether it keeps the WAL encrypted"),
+    };
+    Some(format!("{keeps}, and the store of the system has no encrypt_to"))
 }
 
 /// Puts what the WAL says into the window.

@@ -159,6 +159,38 @@ keys = {{ database_url = "orders-db", cache_url = "orders-cache" }}
         name
     }
 
+    /// The repository is encrypted: what was read of it lies in no store in the clear, and in one with `encrypt_to` does.
+    fn keeps_to_itself(&self, history: &Value) {
+        let indexes = || self.stored().into_iter().filter(|file| file.to_string_lossy().contains("wal-index"));
+        let why = history["not_kept"].as_str().unwrap();
+        assert!(why.contains("keeps the WAL encrypted, and the store of the system has no encrypt_to"), "{why}");
+        assert_eq!(indexes().count(), 0);
+        let inventory = std::fs::read_to_string(self.path("lifeboat.toml")).unwrap();
+        let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+        let sealing = inventory.replace("/store\"\n", &format!("/store\"\nencrypt_to = [\"{recipient}\"]\n"));
+        std::fs::write(self.path("lifeboat.toml"), sealing).unwrap();
+        let window: Value = last_line(&self.done(&["points", "--json"]));
+        std::fs::write(self.path("lifeboat.toml"), inventory).unwrap();
+        assert_eq!(window["systems"][0]["history"]["not_kept"], Value::Null);
+        assert!(indexes().count() > 0);
+        for file in indexes() {
+            assert!(std::fs::read(&file).unwrap().starts_with(b"age-encryption.org/v1"), "{}", file.display());
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+
+    /// Every file of the store.
+    fn stored(&self) -> Vec<PathBuf> {
+        let (mut files, mut folders) = (Vec::new(), vec![self.path("store")]);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        files
+    }
+
     async fn now(&self) -> String {
         let now = "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
         self.primary.value(now).await
@@ -259,6 +291,7 @@ async fn comes_back(scene: Scene) {
     let history = &db["history"];
     assert_eq!(history["commits"], 3);
     assert_eq!(history["suspects"][0]["deeds"].as_array().unwrap().len(), 4);
+    scene.keeps_to_itself(history);
     scene.done(&["points", "--target", &target]);
     // Backup age, WAL and loss as of Lifeboat's own; of the files only what the engine says of itself.
     let health: Value = last_line(&scene.done(&["check", "--json"]));

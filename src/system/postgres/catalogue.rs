@@ -32,6 +32,8 @@ pub struct Catalogue {
     /// Whose WAL the archive holds; `None` when nothing was pushed.
     pub system_identifier: Option<u64>,
     pub segment_bytes: u64,
+    /// Whether another program keeps the WAL encrypted; `None` when it does not say. Of a bucket, the bucket says it.
+    pub is_encrypted: Option<bool>,
     /// Of backups: manifests that cannot be read, objects that they name and that are missing or cut.
     pub damaged: Vec<String>,
     /// Everything that a person should know, `damaged` included.
@@ -47,6 +49,7 @@ pub(super) struct Found {
     pub objects: Vec<Object>,
     pub system_identifier: Option<u64>,
     pub segment_bytes: u64,
+    pub is_encrypted: Option<bool>,
     pub damaged: Vec<String>,
     /// `damaged` not included.
     pub warnings: Vec<String>,
@@ -61,6 +64,7 @@ impl Default for Found {
             objects: Vec::new(),
             system_identifier: None,
             segment_bytes: USUAL_SEGMENT,
+            is_encrypted: None,
             damaged: Vec::new(),
             warnings: Vec::new(),
         }
@@ -88,6 +92,7 @@ impl Found {
             objects: self.objects,
             system_identifier: self.system_identifier,
             segment_bytes,
+            is_encrypted: self.is_encrypted,
             damaged,
             warnings,
         }

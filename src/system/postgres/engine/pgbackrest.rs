@@ -20,6 +20,9 @@ use crate::process::{Account, Captured, End, Spec};
 /// Of an `archive-get`: the repository answered, and the file is not in it.
 const NOT_THERE: i32 = 1;
 
+/// The `cipher` of a repository that is not encrypted.
+const CLEAR: &str = "none";
+
 /// Where pgBackRest's own error messages begin.
 const ERROR: &str = "ERROR: [";
 
@@ -43,6 +46,8 @@ pub struct PgBackRest {
 struct Stanza {
     name: String,
     status: Status,
+    /// Absent in old ones; `mixed` where its repositories differ.
+    cipher: Option<String>,
     #[serde(default)]
     db: Vec<Db>,
     #[serde(default)]
@@ -201,7 +206,8 @@ impl PgBackRest {
             Failure::new(format!("stanza {} of pgBackRest is of no cluster", self.stanza), "info names none")
                 .now("create it: pgbackrest stanza-create")
         })?;
-        let mut found = Found { system_identifier: Some(current.system_id), ..Found::default() };
+        let is_encrypted = stanza.cipher.as_ref().map(|cipher| cipher != CLEAR);
+        let mut found = Found { system_identifier: Some(current.system_id), is_encrypted, ..Found::default() };
         for repo in stanza.repo.iter().filter(|repo| ![0, 2].contains(&repo.status.code)) {
             let text = format!("repository {} of pgBackRest cannot be used: {}", repo.key, repo.status.message);
             found.warnings.push(text);
