@@ -27,6 +27,7 @@ mod smoke_tcp;
 mod store_check;
 mod store_prune;
 mod target;
+mod told;
 mod verify_backups;
 mod wait;
 

@@ -75,7 +75,10 @@ pub fn run(global: &Global, args: Args) -> Result<ExitCode> {
         let session = Session::begin(global)?;
         let alerts = metrics::alerts(&found);
         runtime.block_on(tell(&session, &inventory, "check", &alerts))?;
-        // A look without a proof does not know that a failed proof is over.
+        // A look that did not look at the providers, or without a proof, does not know that what they found is over.
+        if args.protection {
+            runtime.block_on(tell(&session, &inventory, "protection", &metrics::of_stores(&found)))?;
+        }
         if args.proof {
             let alerts: Vec<Alert> = proofs.iter().filter_map(|proof| alert_of(proof, &inventory)).collect();
             runtime.block_on(tell(&session, &inventory, "proof", &alerts))?;

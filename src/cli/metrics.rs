@@ -20,7 +20,7 @@ use super::{Global, paths, runtime};
 use crate::clock;
 use crate::event::Failure;
 use crate::inventory::{self, Inventory};
-use crate::metrics::{self, Gateway, rules};
+use crate::metrics::{self, Gateway, Looking, rules};
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -63,6 +63,9 @@ struct Look {
     /// Look at the stores only; no server is asked how far it is
     #[arg(long)]
     stores_only: bool,
+    /// Also look at what the providers do for the stores, like `lifeboat check --protection`
+    #[arg(long)]
+    protection: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -107,7 +110,7 @@ pub fn run(global: &Global, args: Args) -> Result<ExitCode> {
 struct Looker {
     inventory: Inventory,
     state: PathBuf,
-    ask: bool,
+    looking: Looking,
 }
 
 impl Looker {
@@ -115,12 +118,12 @@ impl Looker {
         Ok(Self {
             inventory: inventory::load(&paths::inventory(look.inventory.as_deref())?)?,
             state: paths::state(global.state_dir.as_deref())?,
-            ask: !look.stores_only,
+            looking: Looking { ask: !look.stores_only, protection: look.protection },
         })
     }
 
     async fn look(&self) -> std::result::Result<String, Failure> {
-        let snapshot = metrics::collect(&self.inventory, &self.state, self.ask).await?;
+        let snapshot = metrics::collect(&self.inventory, &self.state, self.looking).await?;
         Ok(metrics::page(&snapshot, &self.inventory))
     }
 }

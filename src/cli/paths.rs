@@ -19,6 +19,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("prune.toml", include_str!("../../runbooks/prune.toml")),
     ("drill-monthly.toml", include_str!("../../runbooks/drill-monthly.toml")),
     ("verify-backups.toml", include_str!("../../runbooks/verify-backups.toml")),
+    ("verify-stores.toml", include_str!("../../runbooks/verify-stores.toml")),
     ("game-day.toml", include_str!("../../runbooks/game-day.toml")),
 ];
 

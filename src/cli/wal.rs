@@ -47,8 +47,8 @@ enum Command {
     /// restore_command = 'lifeboat wal fetch --store URL --prefix SYSTEM %f %p'
     Fetch {
         /// The bucket: file:///directory, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix
-        #[arg(long, value_name = "URL")]
-        store: String,
+        #[arg(long, value_name = "URL", required_unless_present = "engine")]
+        store: Option<String>,
         /// The system's folder in it
         #[arg(long, value_name = "FOLDER")]
         prefix: Option<String>,
@@ -59,6 +59,18 @@ enum Command {
         /// The private key for what is encrypted, as age-keygen writes it
         #[arg(long, value_name = "FILE")]
         identity: Option<PathBuf>,
+        /// Instead of a bucket, the program that keeps the WAL: pgbackrest
+        #[arg(long, value_name = "ENGINE", conflicts_with_all = ["store", "prefix", "keys", "identity"], requires = "engine_name")]
+        engine: Option<String>,
+        /// What that program calls the server: its stanza
+        #[arg(long = "name", id = "engine_name", value_name = "NAME", requires = "engine")]
+        engine_name: Option<String>,
+        /// Where that program is [default: as the engine is called, by PATH]
+        #[arg(long, value_name = "FILE", requires = "engine")]
+        program: Option<PathBuf>,
+        /// Its configuration [default: where it looks itself]
+        #[arg(long, value_name = "FILE", requires = "engine")]
+        config: Option<PathBuf>,
         /// Where a restore under way stages segments
         #[arg(long, value_name = "DIR")]
         stage: Option<PathBuf>,

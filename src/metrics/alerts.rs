@@ -11,42 +11,45 @@ use crate::recovery::health::{Fact, Health, Judgement, Subject, SystemHealth};
 /// A store whose provider was looked at.
 const STORE: &str = "LifeboatStoreUnprotected";
 
-/// Everything that is wrong now.
+/// Everything that is wrong with the systems now.
 pub fn alerts(health: &Health) -> Vec<Alert> {
-    let mut alerts = Vec::new();
-    let environment = health.systems.first().map(|one| one.environment.clone()).unwrap_or_default();
-    for one in &health.systems {
-        for fact in one.facts.iter().filter(|fact| !fact.is_fine()) {
-            let name = condition(one, fact);
-            alerts.push(Alert {
-                name: name.to_owned(),
-                service: health.service.clone(),
-                environment: one.environment.clone(),
-                subject: one.system.clone(),
-                severity: rule(name).map_or(Severity::Error, |rule| rule.severity),
-                failure: Failure {
-                    what: fact.says.clone(),
-                    why: rule(name).map_or_else(String::new, |rule| rule.why.to_owned()),
-                    now: fact.now.clone(),
-                },
-            });
-        }
-    }
-    alerts.extend(health.stores.iter().flat_map(|one| {
-        one.facts.iter().filter(|fact| !fact.is_fine()).map(|fact| Alert {
-            name: STORE.to_owned(),
+    let of_system = |one: &SystemHealth, fact: &Fact| {
+        let name = condition(one, fact);
+        Alert {
+            name: name.to_owned(),
             service: health.service.clone(),
-            environment: environment.clone(),
-            subject: format!("{} {}", one.store, fact.subject.word()),
-            severity: if fact.judgement == Judgement::Failed { Severity::Critical } else { Severity::Error },
-            failure: Failure {
-                what: fact.says.clone(),
-                why: "the provider does not do for the backups what it should".to_owned(),
-                now: fact.now.clone(),
-            },
-        })
-    }));
-    alerts
+            environment: one.environment.clone(),
+            subject: one.system.clone(),
+            severity: rule(name).map_or(Severity::Error, |rule| rule.severity),
+            failure: failure(name, fact),
+        }
+    };
+    let systems = health.systems.iter();
+    systems
+        .flat_map(|one| one.facts.iter().filter(|fact| !fact.is_fine()).map(move |fact| of_system(one, fact)))
+        .collect()
+}
+
+/// What the providers of the stores do not do, where they were looked at.
+pub fn of_stores(health: &Health) -> Vec<Alert> {
+    let environment = health.systems.first().map(|one| one.environment.clone()).unwrap_or_default();
+    let of_store = |store: &str, fact: &Fact| Alert {
+        name: STORE.to_owned(),
+        service: health.service.clone(),
+        environment: environment.clone(),
+        subject: format!("{store} {}", fact.subject.word()),
+        severity: if fact.judgement == Judgement::Failed { Severity::Critical } else { Severity::Error },
+        failure: failure(STORE, fact),
+    };
+    let stores = health.stores.iter();
+    stores
+        .flat_map(|one| one.facts.iter().filter(|fact| !fact.is_fine()).map(|fact| of_store(&one.store, fact)))
+        .collect()
+}
+
+fn failure(name: &str, fact: &Fact) -> Failure {
+    let why = rule(name).map_or_else(String::new, |rule| rule.why.to_owned());
+    Failure { what: fact.says.clone(), why, now: fact.now.clone() }
 }
 
 fn condition(one: &SystemHealth, fact: &Fact) -> &'static str {

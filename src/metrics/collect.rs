@@ -10,7 +10,7 @@ use crate::clock;
 use crate::event::{Failure, Verdict};
 use crate::history::{self, Run};
 use crate::inventory::Inventory;
-use crate::recovery::health::{Health, health};
+use crate::recovery::health::{Health, health, stores};
 
 /// Everything as it was at one moment.
 pub struct Snapshot {
@@ -34,14 +34,31 @@ pub struct Job {
     pub drill: Option<Run>,
 }
 
-/// Looks at all systems of the inventory and at all runs below `state`. With `ask` the servers are asked how far they are.
+/// What is looked at besides the stores' objects and the journals.
+#[derive(Debug, Clone, Copy)]
+pub struct Looking {
+    /// Ask the servers how far they are.
+    pub ask: bool,
+    /// Ask the providers what they do for the stores.
+    pub protection: bool,
+}
+
+/// Looks at all systems of the inventory and at all runs below `state`.
 /// What cannot be looked at is a fact of the health; only a folder that cannot be listed is an error.
-pub async fn collect(inventory: &Inventory, state: &Path, ask: bool) -> Result<Snapshot, Failure> {
+pub async fn collect(inventory: &Inventory, state: &Path, looking: Looking) -> Result<Snapshot, Failure> {
     let (at, began) = (clock::wall_now(), clock::boot_now());
     let systems: Vec<String> = inventory.systems.keys().cloned().collect();
     let (path, service) = (state.to_owned(), inventory.service.clone());
     let journals = tokio::task::spawn_blocking(move || jobs(&path, &service));
-    let (health, jobs) = tokio::join!(health(inventory, &systems, at, None, ask), journals);
+    let providers = async {
+        match looking.protection {
+            true => stores(inventory, &systems, at).await,
+            false => Vec::new(),
+        }
+    };
+    let (mut health, stores, jobs) =
+        tokio::join!(health(inventory, &systems, at, None, looking.ask), providers, journals);
+    health.stores = stores;
     let jobs = jobs.map_err(|error| error.to_string()).and_then(|read| read.map_err(|error| error.to_string()));
     let (jobs, damaged) = jobs.map_err(|why| {
         Failure::new(format!("the drills in {} cannot be listed", state.display()), why)

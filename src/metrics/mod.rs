@@ -12,8 +12,8 @@ mod page;
 mod publish;
 pub mod rules;
 
-pub use alerts::{alerts, of_proof, of_run};
-pub use collect::{Snapshot, collect};
+pub use alerts::{alerts, of_proof, of_run, of_stores};
+pub use collect::{Looking, Snapshot, collect};
 pub use page::page;
 pub use publish::{Gateway, push, write_textfile};
 

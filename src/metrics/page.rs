@@ -17,7 +17,7 @@ const DAILY: f64 = 26.0 * 3600.0;
 /// A quarter: how old the newest drill may be.
 const QUARTERLY: f64 = 92.0 * 24.0 * 3600.0;
 /// The runbooks that are run daily.
-const DAILY_JOBS: [&str; 4] = ["backup-now", "backup-daily", "verify-backups", "prune"];
+const DAILY_JOBS: [&str; 5] = ["backup-now", "backup-daily", "verify-backups", "verify-stores", "prune"];
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -208,6 +208,19 @@ impl Page<'_> {
         }
         let help = "1 when the store could not be looked at; cause is kms when its answer names the key service";
         self.add("store_error", None, help, errors);
+        let mut judged = Vec::new();
+        for one in &self.snapshot.health.stores {
+            for fact in &one.facts {
+                let store = ("store", one.store.clone());
+                judged.push((
+                    vec![("service", service.clone()), store, ("subject", word(fact.subject))],
+                    judgement(fact),
+                ));
+            }
+        }
+        let help =
+            "What `lifeboat check --protection` says of a store, in the same numbers; absent without --protection";
+        self.add("store_judgement", None, help, judged);
     }
 
     fn jobs(&mut self) {

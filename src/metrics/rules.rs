@@ -200,6 +200,15 @@ pub const RULES: &[Rule] = &[
         now: "Compare this machine's clock with the server's and the store's, and set the one that is wrong.",
     },
     Rule {
+        alert: "LifeboatStoreUnprotected",
+        severity: Severity::Error,
+        expr: "lifeboat_store_judgement >= 2",
+        hold: "5m",
+        summary: "the provider does not do for the backups what it should",
+        why: "The provider of the store does not do for the backups what it should: somebody who gets at its keys, or a rule that nobody remembers, can read or delete them.",
+        now: "`lifeboat check --protection` says what is wrong and what to set.",
+    },
+    Rule {
         alert: "LifeboatJournalDamaged",
         severity: Severity::Warning,
         expr: "lifeboat_damaged_journals > 0",
@@ -242,6 +251,9 @@ impl Rule {
             }
             expr if expr.contains("_job_") || expr.contains("_drill_") => "{{ $labels.service }} {{ $labels.runbook }}",
             expr if expr.starts_with("absent") => "Lifeboat",
+            expr if expr.contains("_store_judgement") => {
+                "{{ $labels.service }} {{ $labels.store }} {{ $labels.subject }}"
+            }
             expr if expr.contains("_collected_") || expr.contains("_damaged_") => "{{ $labels.service }}",
             _ => OF_SYSTEM,
         }

@@ -24,6 +24,20 @@ pub struct Protection {
     pub newest: Seen<Option<Newest>>,
 }
 
+impl Protection {
+    /// Nothing could be seen, because of this.
+    pub(super) fn unknown(why: String) -> Self {
+        Self {
+            encryption: Err(why.clone()),
+            versions: Err(why.clone()),
+            lock: Err(why.clone()),
+            lifecycle: Err(why.clone()),
+            public: Err(why.clone()),
+            newest: Err(why),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProviderEncryption {
     /// As the provider calls it: `AES256`, `aws:kms`.
@@ -94,14 +108,7 @@ impl Bucket {
                     Some(_) => "Lifeboat does not look at this in clouds other than S3",
                     None => "it is a directory of this machine: its disk and whoever runs the machine decide",
                 };
-                Protection {
-                    encryption: Err(why.to_owned()),
-                    versions: Err(why.to_owned()),
-                    lock: Err(why.to_owned()),
-                    lifecycle: Err(why.to_owned()),
-                    public: Err(why.to_owned()),
-                    newest: Err(why.to_owned()),
-                }
+                Protection::unknown(why.to_owned())
             }
         }
     }

@@ -20,16 +20,7 @@ const LONGEST: usize = 4 << 20;
 pub async fn look(bucket: &Bucket, provider: &AwsCredentialProvider, newest: Option<&str>) -> Protection {
     let asker = match Asker::new(bucket, provider).await {
         Ok(asker) => asker,
-        Err(why) => {
-            return Protection {
-                encryption: Err(why.clone()),
-                versions: Err(why.clone()),
-                lock: Err(why.clone()),
-                lifecycle: Err(why.clone()),
-                public: Err(why.clone()),
-                newest: Err(why),
-            };
-        }
+        Err(why) => return Protection::unknown(why),
     };
     let (encryption, versions, lock, lifecycle, public) =
         tokio::join!(asker.encryption(), asker.versions(), asker.lock(), asker.lifecycle(), asker.public());

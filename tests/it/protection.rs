@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::support::postgres::program;
 use crate::support::s3::S3;
 use crate::support::sandbox::{last_line, text};
+use crate::support::sinks::Web;
 
 const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555";
 
@@ -234,4 +235,83 @@ async fn a_directory_has_no_provider_to_ask() {
     judged(&found, "protection", "unknown", "a directory of this machine");
     judged(&found, "rights", "unknown", "a directory has no keys");
     assert_eq!(std::fs::read_dir(home.path().join("bucket")).unwrap().count(), 0, "it was only looked at");
+}
+
+/// The hook's, the bucket's and two systems' inventory.
+fn of_two_systems(place: &Place, hook: &str) -> PathBuf {
+    std::fs::write(place.path("access"), place.server.keys.access_key.expose()).unwrap();
+    std::fs::write(place.path("secret"), place.server.keys.secret_key.expose()).unwrap();
+    let system = |name: &str, kind: &str, url: &str| {
+        format!(
+            "[systems.{name}]\nkind = \"{kind}\"\nenvironment = \"test\"\nurl = \"{url}\"\n\
+             backups = {{ store = \"main\" }}\nrestore = {{ directory = \"{}\" }}\n",
+            place.path(name).display()
+        )
+    };
+    let inventory = format!(
+        "format = 1\nservice = \"orders\"\n[notify.hook]\nkind = \"webhook\"\nurl = \"{hook}/hook\"\n[stores.main]\n\
+         url = \"{}\"\naccess_key = {{ file = \"access\" }}\nsecret_key = {{ file = \"secret\" }}\n{}{}",
+        place.server.url("dr"),
+        system("orders-db", "postgres", "postgresql://app@127.0.0.1:1/orders"),
+        system("orders-cache", "redis", "redis://127.0.0.1:1"),
+    );
+    let path = place.path("lifeboat.toml");
+    std::fs::write(&path, inventory).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_not_protected_fails_the_run_shows_in_the_metrics_and_alarms_until_it_is() {
+    let (place, web) = (Place::new().await, Web::start().await);
+    let inventory = of_two_systems(&place, &web.url);
+    let lifeboat = |args: &[&str]| {
+        let mut command = Command::new(program());
+        command.args(args).arg("--inventory").arg(&inventory).arg("--state-dir").arg(place.path("state"));
+        command.current_dir(&place.home).output().unwrap()
+    };
+    let check = ["check", "--stores-only", "--notify"];
+    let looked = ["check", "--stores-only", "--notify", "--protection"];
+    let heard = || {
+        let received = web.received();
+        let of_store =
+            received.iter().map(|request| &request.body).filter(|body| body["name"] == "LifeboatStoreUnprotected");
+        let mut lines: Vec<String> = of_store
+            .map(|body| format!("{} {}", body["status"].as_str().unwrap(), body["subject"].as_str().unwrap()))
+            .collect();
+        lines.sort();
+        lines
+    };
+    let verify = ["run", "verify-stores", "--headless", "--yes"];
+    let metrics = ["metrics", "--stores-only", "--protection"];
+    let public = |value: &str| {
+        format!("lifeboat_store_judgement{{service=\"orders\",store=\"main\",subject=\"public\"}} {value}\n")
+    };
+
+    let output = lifeboat(&verify);
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the store of orders-db is not protected as it should be"), "{said}");
+    let page = text(&lifeboat(&metrics).stdout);
+    assert!(page.contains(&public("2.0")), "{page}");
+    assert_eq!(lifeboat(&looked).status.code(), Some(1));
+    assert_eq!(heard(), ["firing main encryption", "firing main public", "firing main versions"]);
+    lifeboat(&check);
+    assert_eq!(heard(), [""; 0], "who did not look does not know that it is over");
+
+    place.boto(
+        "s3.put_bucket_versioning(Bucket=B, VersioningConfiguration={'Status': 'Enabled'})\n\
+         s3.put_public_access_block(Bucket=B, PublicAccessBlockConfiguration={'BlockPublicAcls': True, 'IgnorePublicAcls': \
+         True, 'BlockPublicPolicy': True, 'RestrictPublicBuckets': True})\n\
+         s3.put_bucket_encryption(Bucket=B, ServerSideEncryptionConfiguration={'Rules': \
+         [{'ApplyServerSideEncryptionByDefault': {'SSEAlgorithm': 'AES256'}}]})",
+    );
+    let output = lifeboat(&verify);
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("that can be seen"), "{said}");
+    let page = text(&lifeboat(&metrics).stdout);
+    assert!(page.contains(&public("0.0")), "{page}");
+    assert!(!text(&lifeboat(&["metrics", "--stores-only"]).stdout).contains("store_judgement"));
+    lifeboat(&looked);
+    assert_eq!(heard(), ["resolved main encryption", "resolved main public", "resolved main versions"]);
 }

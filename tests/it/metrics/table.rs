@@ -166,6 +166,11 @@ pub const CASES: &[Case] = &[
     },
     Case { alert: "LifeboatClockWrong", wrong: &[(judged!("clock"), "3x60")], right: &[(judged!("clock"), "0x60")] },
     Case {
+        alert: "LifeboatStoreUnprotected",
+        wrong: &[("lifeboat_store_judgement{service=\"orders\",store=\"backups\",subject=\"public\"}", "2x60")],
+        right: &[("lifeboat_store_judgement{service=\"orders\",store=\"backups\",subject=\"public\"}", "1x60")],
+    },
+    Case {
         alert: "LifeboatJournalDamaged",
         wrong: &[("lifeboat_damaged_journals{service=\"orders\"}", "1x60")],
         right: &[("lifeboat_damaged_journals{service=\"orders\"}", "0x60")],
