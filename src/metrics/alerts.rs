@@ -25,9 +25,14 @@ pub fn alerts(health: &Health) -> Vec<Alert> {
         }
     };
     let systems = health.systems.iter();
-    systems
-        .flat_map(|one| one.facts.iter().filter(|fact| !fact.is_fine()).map(move |fact| of_system(one, fact)))
-        .collect()
+    systems.flat_map(|one| causes(one).map(move |fact| of_system(one, fact))).collect()
+}
+
+/// What is wrong, without what only follows from it: that everything would be lost says nothing beside why.
+fn causes(one: &SystemHealth) -> impl Iterator<Item = &Fact> {
+    let follows = |fact: &Fact| fact.subject == Subject::Loss && fact.judgement == Judgement::Failed;
+    let has_cause = one.facts.iter().any(|fact| fact.judgement == Judgement::Failed && !follows(fact));
+    one.facts.iter().filter(move |fact| !(fact.is_fine() || has_cause && follows(fact)))
 }
 
 /// What the providers of the stores do not do, where they were looked at.

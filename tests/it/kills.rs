@@ -176,6 +176,13 @@ impl Night {
                 false => std::fs::remove_file(&entry).unwrap(),
             }
         }
+        // A drill that was left with a question keeps its hold on both systems.
+        for system in ["orders-db", "orders-cache"] {
+            let lease = self.place.0.join("bucket").join(system).join("lease");
+            if lease.exists() {
+                std::fs::remove_dir_all(lease).unwrap();
+            }
+        }
         std::fs::write(self.place.0.join("app/connections.json"), &self.connections).unwrap();
         let mut stream = std::net::TcpStream::connect(&self.app).unwrap();
         write!(stream, "POST /reload HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", self.app)

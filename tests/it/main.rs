@@ -9,6 +9,7 @@ mod drill;
 mod encryption;
 mod ended;
 mod engines;
+mod faults;
 mod history;
 mod invalid_files;
 mod kills;

@@ -15,12 +15,12 @@ use crate::support::sandbox::{Place, text};
 
 mod table;
 
-fn promtool(directory: &Path, args: &[&str]) -> Output {
+pub fn promtool(directory: &Path, args: &[&str]) -> Output {
     let output = Command::new("promtool").args(args).current_dir(directory).output();
     output.expect("these tests need promtool: run tests/run")
 }
 
-fn passes(output: &Output) {
+pub fn passes(output: &Output) {
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
 }
 

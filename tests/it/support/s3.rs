@@ -169,6 +169,15 @@ pub struct Cutter {
 impl Cutter {
     /// `again`: every later connection breaks off too, after as many bytes; otherwise the rest is passed on.
     pub async fn start(server: u16, bytes: i64, again: bool) -> Self {
+        Self::between(server, bytes, again, false).await
+    }
+
+    /// Breaks every connection off whose client has sent so many bytes.
+    pub async fn of_uploads(server: u16, bytes: i64) -> Self {
+        Self::between(server, bytes, true, true).await
+    }
+
+    async fn between(server: u16, bytes: i64, again: bool, uploads: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         let left = Arc::new(AtomicI64::new(bytes));
@@ -179,7 +188,8 @@ impl Cutter {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
                 let (left, has_cut) = (Arc::clone(&left), Arc::clone(&has_cut));
                 tokio::spawn(async move {
-                    if pass(client, server, &left).await {
+                    let (to, from) = if uploads { (server, client) } else { (client, server) };
+                    if pass(to, from, &left).await {
                         has_cut.store(true, Ordering::Relaxed);
                         left.store(if again { bytes } else { i64::MAX }, Ordering::Relaxed);
                     }
@@ -195,21 +205,21 @@ impl Cutter {
     }
 }
 
-/// Returns true when it broke the connection off.
-async fn pass(client: TcpStream, server: TcpStream, left: &AtomicI64) -> bool {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+/// Counts what `from` sends. Returns true when it broke the connection off.
+async fn pass(to: TcpStream, from: TcpStream, left: &AtomicI64) -> bool {
+    let (mut back, mut to) = to.into_split();
+    let (mut from, mut answers) = from.into_split();
+    tokio::spawn(async move { tokio::io::copy(&mut back, &mut answers).await });
     let mut buffer = vec![0; 16 << 10];
-    while let Ok(n @ 1..) = from_server.read(&mut buffer).await {
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
         let before = left.load(Ordering::Relaxed);
         if before < n as i64 {
-            let _ = to_client.write_all(&buffer[..usize::try_from(before).unwrap_or(0)]).await;
+            let _ = to.write_all(&buffer[..usize::try_from(before).unwrap_or(0)]).await;
             // Both halves go, and with unread data the kernel resets the connection.
             return true;
         }
         left.fetch_sub(n as i64, Ordering::Relaxed);
-        if to_client.write_all(&buffer[..n]).await.is_err() {
+        if to.write_all(&buffer[..n]).await.is_err() {
             return false;
         }
     }
