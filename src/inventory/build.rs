@@ -158,6 +158,7 @@ impl<'a> Builder<'a> {
         }
         let said = EngineKeys {
             stanza: common.backups.stanza,
+            server: common.backups.server,
             config: common.backups.config,
             program: common.backups.program,
         };

@@ -223,6 +223,13 @@ pub enum BackupEngine {
         config: Option<PathBuf>,
         stanza: String,
     },
+    Barman {
+        program: PathBuf,
+        /// Barman's own place when absent.
+        config: Option<PathBuf>,
+        /// Barman's name for it.
+        server: String,
+    },
 }
 
 impl BackupEngine {
@@ -231,6 +238,7 @@ impl BackupEngine {
         match self {
             Self::Lifeboat => "lifeboat",
             Self::PgBackRest { .. } => "pgbackrest",
+            Self::Barman { .. } => "barman",
         }
     }
 }

@@ -214,6 +214,8 @@ pub struct Backups {
     pub engine: Option<Engine>,
     /// Of `pgbackrest`: its stanza.
     pub stanza: Option<Text>,
+    /// Of `barman`: what it calls the server.
+    pub server: Option<Text>,
     /// Of another engine: its configuration file, where that is not in its usual place. Keys belong there, readable for
     /// the user that servers run as.
     pub config: Option<Text>,
@@ -231,10 +233,11 @@ pub struct Backups {
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[schemars(extend("x-hint" = "it is \"lifeboat\" or \"pgbackrest\"; backups of other engines are not supported yet"))]
+#[schemars(extend("x-hint" = "it is \"lifeboat\", \"pgbackrest\" or \"barman\"; backups of other engines are not supported yet"))]
 pub enum Engine {
     Lifeboat,
     Pgbackrest,
+    Barman,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -9,7 +9,7 @@ use crate::process::Account;
 use crate::store::{AzureKey, Bucket, Given, GoogleKey, Keys, Object, Pair, StoreError};
 use crate::system::postgres::Repository;
 use crate::system::postgres::catalogue::Catalogue;
-use crate::system::postgres::engine::{Engine, PgBackRest};
+use crate::system::postgres::engine::{Barman, Engine, PgBackRest};
 use crate::system::postgres::wal::Location;
 use crate::system::postgres::wal::read::Listed;
 use crate::system::{postgres, redis};
@@ -67,6 +67,12 @@ pub fn engine_of(system: &System) -> Result<Option<Engine>, Failure> {
             stanza: stanza.clone(),
             account: account()?,
             cluster: None,
+        })),
+        BackupEngine::Barman { program, config, server } => Some(Engine::Barman(Barman {
+            program: program.clone(),
+            config: config.clone(),
+            server: server.clone(),
+            account: account()?,
         })),
     })
 }

@@ -1,17 +1,20 @@
 //! Backups by other programs: the same runbooks, and another line in the inventory.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use lifeboat::clock;
 use lifeboat::event::parse_time;
 use lifeboat::process::{Account, find_program};
 use lifeboat::secret::Secret;
+use lifeboat::system::postgres::Reporter;
+use lifeboat::system::postgres::engine::Engine;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::checkout;
-use crate::support::postgres::{Primary, account, program, stop_hard, value};
+use crate::support::postgres::{Primary, account, bin, program, stop_hard, value};
 use crate::support::redis::{TestRedis, free_port, open_directory};
 use crate::support::sandbox::{last_line, text};
 
@@ -24,6 +27,12 @@ struct Scene {
     primary: Primary,
     cache: TestRedis,
     ports: (u16, u16),
+    /// Where Barman keeps its WAL; absent where it is not Barman.
+    barman: Option<PathBuf>,
+    /// The engine's repository.
+    is_encrypted: bool,
+    /// What receives WAL beside the server.
+    receiver: Option<Child>,
 }
 
 impl Scene {
@@ -55,11 +64,67 @@ impl Scene {
         );
         std::fs::write(&config, lines).unwrap();
         give(&account(), &config);
-        let scene = Self::new(home, primary).await;
+        let mut scene = Self::new(home, primary).await;
+        scene.is_encrypted = true;
         scene.engine("pgbackrest", &[&format!("--config={}", config.display()), "--stanza=main", "stanza-create"]);
         let line = format!("engine = \"pgbackrest\", stanza = \"main\", config = \"{}\"", config.display());
         std::fs::write(scene.path("lifeboat.toml"), scene.inventory(&line)).unwrap();
         scene
+    }
+
+    /// Barman beside the server. Its WAL comes by `archive_command` and is compressed, or by `pg_receivewal`, and then the
+    /// base backups are.
+    async fn barman(streams: bool) -> Self {
+        let home = open_directory();
+        let at = |name: &str| home.path().join(name);
+        for name in ["barman", "barman/main", "barman/main/incoming"] {
+            std::fs::create_dir(at(name)).unwrap();
+            give(&account(), &at(name));
+        }
+        let (incoming, config) = (at("barman/main/incoming"), at("barman.conf"));
+        let push = format!("archive_command = 'cp %p {0}/.%f && mv {0}/.%f {0}/%f'", incoming.display());
+        let primary = Primary::start_with(&[push.as_str()][usize::from(streams)..]).await;
+        let how = match streams {
+            true => "streaming_archiver = on\nslot_name = barman\nbackup_compression = gzip\n",
+            false => "archiver = on\ncompression = gzip\n",
+        };
+        let lines = format!(
+            "[barman]\nbarman_user = {user}\nbarman_home = {home}/barman\nbarman_lock_directory = {home}/barman\n\
+             log_file = {home}/barman/barman.log\n\
+             [main]\ndescription = orders\nconninfo = {connection} dbname=postgres\nstreaming_conninfo = {connection}\n\
+             backup_method = postgres\nimmediate_checkpoint = true\npath_prefix = {bin}\n{how}",
+            user = account().map_or_else(whoami, |account| account.name),
+            home = home.path().display(),
+            connection = format!("host={} port={} user=dba", primary.data.parent().unwrap().display(), primary.port),
+            bin = bin().display(),
+        );
+        std::fs::write(&config, lines).unwrap();
+        let place = at("barman/main");
+        let mut scene = Self::new(home, primary).await;
+        scene.barman = Some(place);
+        if streams {
+            scene.barman_does(&["receive-wal", "--create-slot", "main"]);
+            let config = config.to_str().unwrap();
+            scene.receiver =
+                Some(scene.command("barman", &["--config", config, "receive-wal", "main"]).spawn().unwrap());
+            let there = "select count(*) from pg_stat_replication where application_name = 'barman_receive_wal'";
+            while scene.primary.value(there).await != "1" {
+                clock::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        // Barman takes no backup before it has seen WAL; its cron job does that every minute. The last segment of a stream
+        // stays where it is until the next one comes.
+        scene.archive().await;
+        scene.archive().await;
+        scene.barman_does(&["archive-wal", "main"]);
+        let line = format!("engine = \"barman\", server = \"main\", config = \"{}\"", config.display());
+        std::fs::write(scene.path("lifeboat.toml"), scene.inventory(&line)).unwrap();
+        scene
+    }
+
+    fn barman_does(&self, words: &[&str]) -> Output {
+        let config = self.path("barman.conf");
+        self.engine("barman", &[&["--config", config.to_str().unwrap()], words].concat())
     }
 
     async fn new(home: crate::support::Home, primary: Primary) -> Self {
@@ -72,7 +137,7 @@ impl Scene {
         let connections = format!("database_url={url}\ncache_url={}\n", cache.url.expose());
         std::fs::write(home.path().join("connections.env"), connections).unwrap();
         let ports = (free_port(), free_port());
-        Self { home, primary, cache, ports }
+        Self { home, primary, cache, ports, barman: None, is_encrypted: false, receiver: None }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -114,14 +179,19 @@ keys = {{ database_url = "orders-db", cache_url = "orders-cache" }}
 
     /// Runs the engine itself, as the user of the servers.
     fn engine(&self, program: &str, args: &[&str]) -> Output {
+        let output = self.command(program, args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        output
+    }
+
+    fn command(&self, program: &str, args: &[&str]) -> Command {
         use std::os::unix::process::CommandExt as _;
         let mut command = Command::new(find_program(program).expect("it is installed"));
         if let Some(account) = account() {
             command.uid(account.uid).gid(account.gid);
         }
-        let output = command.args(args).current_dir(self.home.path()).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}{}", text(&output.stdout), text(&output.stderr));
-        output
+        command.args(args).current_dir(self.home.path()).process_group(0).stdin(Stdio::null());
+        command
     }
 
     fn lifeboat(&self, args: &[&str]) -> Output {
@@ -146,9 +216,12 @@ keys = {{ database_url = "orders-db", cache_url = "orders-cache" }}
     async fn archive(&self) -> String {
         let name = self.primary.value("select pg_walfile_name(pg_logical_emit_message(false, 'test', 'switch'))").await;
         self.primary.value("select pg_switch_wal()").await;
+        let last = "select coalesce(last_archived_wal, '') from pg_stat_archiver";
         let there = async {
-            let last = "select coalesce(last_archived_wal, '') from pg_stat_archiver";
-            while self.primary.value(last).await < name {
+            while match &self.barman {
+                Some(place) => !holds(place, &name),
+                None => self.primary.value(last).await < name,
+            } {
                 clock::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -159,9 +232,14 @@ keys = {{ database_url = "orders-db", cache_url = "orders-cache" }}
         name
     }
 
-    /// The repository is encrypted: what was read of it lies in no store in the clear, and in one with `encrypt_to` does.
+    /// What was read of an encrypted repository lies in no store in the clear, and encrypted in one with `encrypt_to`.
     fn keeps_to_itself(&self, history: &Value) {
         let indexes = || self.stored().into_iter().filter(|file| file.to_string_lossy().contains("wal-index"));
+        if !self.is_encrypted {
+            assert_eq!(history["not_kept"], Value::Null);
+            assert!(indexes().count() > 0);
+            return;
+        }
         let why = history["not_kept"].as_str().unwrap();
         assert!(why.contains("keeps the WAL encrypted, and the store of the system has no encrypt_to"), "{why}");
         assert_eq!(indexes().count(), 0);
@@ -204,10 +282,26 @@ keys = {{ database_url = "orders-db", cache_url = "orders-cache" }}
 
 impl Drop for Scene {
     fn drop(&mut self) {
+        if let Some(mut receiver) = self.receiver.take() {
+            let group = nix::unistd::Pid::from_raw(receiver.id() as i32);
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+            let _ = receiver.wait();
+        }
         stop_hard(&self.path("restored/db"));
         let shut = Command::new("redis-cli").args(["-p", &self.ports.1.to_string(), "shutdown", "nosave"]).output();
         drop(shut);
     }
+}
+
+/// Whether Barman has a segment, in whichever of its places.
+fn holds(barman: &Path, name: &str) -> bool {
+    let archived = format!("wals/{}/{name}", &name[..16]);
+    let places = [archived, format!("incoming/{name}"), format!("streaming/{name}")];
+    places.iter().any(|place| barman.join(place).exists())
+}
+
+fn whoami() -> String {
+    nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().expect("an account of its own").name
 }
 
 fn give(account: &Option<Account>, path: &std::path::Path) {
@@ -261,6 +355,115 @@ async fn an_error_of_pgbackrest_never_looks_like_the_end_of_wal() {
     assert!(code == 255 && said.contains("holds the WAL at"), "{code}: {said}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_comes_back_out_of_barman() {
+    comes_back(Scene::barman(false).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_comes_back_out_of_barman_that_receives_a_stream() {
+    comes_back(Scene::barman(true).await).await;
+}
+
+/// Barman ends with 1 for everything, which PostgreSQL would take for "not there".
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_barman_never_looks_like_the_end_of_wal() {
+    let scene = Scene::barman(false).await;
+    scene.run("backup-now.toml", &[]);
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        names.push(scene.archive().await);
+    }
+    let [first, second, third] = [&names[0], &names[1], &names[2]];
+    let config = scene.path("barman.conf").display().to_string();
+    let fetch = |server: &str, config: &str, name: &str| {
+        let to = scene.path(&format!("fetched-{server}-{name}")).display().to_string();
+        let words = ["wal", "fetch", "--engine", "barman", "--name", server, "--config", config, name, &to];
+        let output = scene.lifeboat(&words);
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+    let own = |name: &str| std::fs::read(scene.primary.data.join("pg_wal").join(name)).unwrap();
+    let fetched = |name: &str| std::fs::read(scene.path(&format!("fetched-main-{name}"))).unwrap();
+    // As it came, and compressed in the archive.
+    assert!(fetch("main", &config, first) == (0, String::new()) && fetched(first) == own(first));
+    scene.barman_does(&["archive-wal", "main"]);
+    assert!(fetch("main", &config, second) == (0, String::new()) && fetched(second) == own(second));
+    assert_eq!(fetch("main", &config, "000000010000000000000099"), (1, String::new()));
+    assert_eq!(fetch("main", &config, "00000002.history"), (1, String::new()));
+
+    let archive = scene.path("barman/main/wals").join(&first[..16]);
+    let whole = std::fs::read(archive.join(second)).unwrap();
+    std::fs::write(archive.join(second), &whole[..whole.len() / 2]).unwrap();
+    // A segment under another's name is no WAL for that place.
+    let other = archive.join("000000010000000000000042");
+    std::fs::copy(archive.join(first), &other).unwrap();
+    give(&account(), &other);
+    let cases = [
+        ("other", config.as_str(), first.as_str(), "Unknown server 'other'"),
+        ("main", "/nowhere/barman.conf", first, "does not exist"),
+        ("main", &config, second, "Error decompressing WAL"),
+        ("main", &config, "000000010000000000000042", "holds the WAL at"),
+    ];
+    std::thread::scope(|scope| {
+        for (server, config, name, says) in cases {
+            scope.spawn(move || {
+                let (code, said) = fetch(server, config, name);
+                assert!(code == 255 && said.contains(says), "{code}: {said}");
+            });
+        }
+    });
+    std::fs::write(archive.join(second), &whole).unwrap();
+    std::fs::remove_file(&other).unwrap();
+
+    // Barman's own list still names it.
+    let aside = scene.path("aside");
+    std::fs::rename(archive.join(second), &aside).unwrap();
+    let window: Value = last_line(&scene.done(&["points", "--json"]));
+    let gap = &window["systems"][0]["gaps"][0];
+    assert_eq!((&gap["first_missing"], &gap["last_missing"]), (&second.as_str().into(), &second.as_str().into()));
+    std::fs::rename(&aside, archive.join(second)).unwrap();
+    // What is not mounted is empty, to Barman.
+    std::fs::rename(&archive, &aside).unwrap();
+    let (code, said) = fetch("main", &config, third);
+    assert!(code == 255 && said.contains("is its archive mounted?"), "{code}: {said}");
+    std::fs::rename(&aside, &archive).unwrap();
+    assert_eq!(fetch("main", &config, third).0, 0);
+}
+
+/// Barman gives back what lies there, whatever became of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_base_backup_of_barman_is_not_restored() {
+    let scene = Scene::barman(false).await;
+    scene.run("backup-now.toml", &[]);
+    let base = std::fs::read_dir(scene.path("barman/main/base")).unwrap().next().unwrap().unwrap().path();
+    let label = base.file_name().unwrap().to_str().unwrap().to_owned();
+    let config = scene.path("barman.conf");
+    let restored = async |name: &str| {
+        let directory = scene.path(name);
+        std::fs::create_dir(&directory).unwrap();
+        give(&account(), &directory);
+        let (report, mut lines) = Reporter::channel(64);
+        let config = Some(config.clone());
+        let engine =
+            Engine::from_options("barman", find_program("barman").unwrap(), config, "main".to_owned()).unwrap();
+        let done = engine.restore(&label, &directory, &report, &CancellationToken::new()).await;
+        drop(report);
+        let mut said = String::new();
+        while let Some(line) = lines.recv().await {
+            said += &format!("{line:?}");
+        }
+        done.map(|()| said)
+    };
+    let said = restored("whole").await.unwrap();
+    assert!(said.contains("files are as backup_manifest says"), "{said}");
+    let file = base.join("data/base/1/1259");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[4096] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let refused = restored("damaged").await.unwrap_err();
+    assert!(refused.to_string().contains("base/1/1259 of the base backup is damaged"), "{refused}");
+}
+
 /// Backed up, archived, damaged, and restored to the moment before, with the runbooks as they are shipped.
 async fn comes_back(scene: Scene) {
     scene.primary.sql("create table orders (id bigserial primary key, item text)").await;
@@ -285,7 +488,10 @@ async fn comes_back(scene: Scene) {
     let window: Value = last_line(&scene.done(&["points", "--json"]));
     let db = &window["systems"][0];
     assert_eq!(db["backups"].as_array().unwrap().len(), 1);
-    assert_eq!((&db["backups"][0]["basis"], &db["coverage"][0]["basis"]), (&"reported".into(), &"reported".into()));
+    assert_eq!(db["backups"][0]["basis"], "reported");
+    // Barman throws away what its first backup does not need, and all the rest was read.
+    let basis = if scene.barman.is_some() { "observed" } else { "reported" };
+    assert_eq!(db["coverage"][0]["basis"], basis);
     assert_eq!(db["gaps"].as_array().unwrap().len(), 0);
     // Everything behind the beginning of the backup was read, through the engine.
     let history = &db["history"];

@@ -10,6 +10,7 @@ use crate::runbook::SystemKind;
 /// What a file says beside `engine`.
 pub struct EngineKeys {
     pub stanza: Option<Text>,
+    pub server: Option<Text>,
     pub config: Option<Text>,
     pub program: Option<Text>,
 }
@@ -25,15 +26,21 @@ impl Builder<'_> {
         let takes: &[&str] = match engine {
             raw::Engine::Lifeboat => &[],
             raw::Engine::Pgbackrest => &["stanza", "config", "program"],
+            raw::Engine::Barman => &["server", "config", "program"],
         };
         let word = match engine {
             raw::Engine::Lifeboat => "lifeboat",
             raw::Engine::Pgbackrest => "pgbackrest",
+            raw::Engine::Barman => "barman",
         };
-        let keys = [("stanza", &said.stanza), ("config", &said.config), ("program", &said.program)];
+        let keys =
+            [("stanza", &said.stanza), ("server", &said.server), ("config", &said.config), ("program", &said.program)];
         for (key, _) in keys.iter().filter(|(key, value)| value.is_some() && !takes.contains(key)) {
             let hint = match takes {
-                [] => "it belongs to another engine: engine = \"pgbackrest\"; or leave it out".to_owned(),
+                [] => {
+                    let other = if *key == "server" { "barman" } else { "pgbackrest" };
+                    format!("it belongs to another engine: engine = \"{other}\"; or leave it out")
+                }
                 takes => format!("leave it out: it takes {}", crate::document::list(takes.iter().copied(), "and")),
             };
             self.problems
@@ -53,6 +60,11 @@ impl Builder<'_> {
                 stanza: self.engine_name(said.stanza, "stanza", "the stanza of pgBackRest", place),
                 config: path(self, "config", said.config),
                 program: path(self, "program", said.program).unwrap_or_else(|| PathBuf::from("pgbackrest")),
+            },
+            raw::Engine::Barman => BackupEngine::Barman {
+                server: self.engine_name(said.server, "server", "the server of Barman", place),
+                config: path(self, "config", said.config),
+                program: path(self, "program", said.program).unwrap_or_else(|| PathBuf::from("barman")),
             },
         }
     }

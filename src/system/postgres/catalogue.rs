@@ -11,7 +11,7 @@ use super::wal::read::Listed;
 use super::wal::{ArchiveId, Segment, WalFile, read_id};
 
 /// PostgreSQL's own segment size, when nothing says otherwise.
-const USUAL_SEGMENT: u64 = 16 << 20;
+pub(super) const USUAL_SEGMENT: u64 = 16 << 20;
 
 /// What can be recovered from a system's folder.
 #[derive(Debug, Clone, PartialEq)]

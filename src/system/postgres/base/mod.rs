@@ -6,6 +6,6 @@ mod manifest;
 pub mod tar;
 
 pub use backup::Backup;
-pub(super) use checksum::{Checksum, PgManifest};
+pub(super) use checksum::{Checksum, Expected, PgManifest};
 pub use manifest::{Manifest, Part};
 pub(super) use tar::{Entry, Kind, TarError};

@@ -4,11 +4,14 @@
 //! What such a program says is reported, not observed. Its WAL is read through it, so that compression, encryption and
 //! the place of its repository stay its own affair.
 
+mod barman;
 mod pgbackrest;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use chrono::{DateTime, Utc};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +23,7 @@ use crate::event::{BaseBackup, Failure, causes};
 use crate::process::{Account, Captured, End, Spec};
 use crate::secret::Secret;
 
+pub use barman::Barman;
 pub use pgbackrest::PgBackRest;
 
 /// Bytes of what such a program says that are kept. A year of WAL of a busy server is listed in a fraction of it.
@@ -29,6 +33,7 @@ const MOST_SAID: usize = 512 << 20;
 #[derive(Debug, Clone)]
 pub enum Engine {
     PgBackRest(PgBackRest),
+    Barman(Barman),
 }
 
 /// Why such a program did not do what it was asked.
@@ -53,6 +58,7 @@ impl Engine {
     pub fn word(&self) -> &'static str {
         match self {
             Self::PgBackRest(_) => "pgbackrest",
+            Self::Barman(_) => "barman",
         }
     }
 
@@ -60,6 +66,7 @@ impl Engine {
     pub fn options(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::PgBackRest(engine) => engine.options(),
+            Self::Barman(engine) => engine.options(),
         }
     }
 
@@ -69,6 +76,7 @@ impl Engine {
             "pgbackrest" => {
                 Some(Self::PgBackRest(PgBackRest { program, config, stanza: name, account: None, cluster: None }))
             }
+            "barman" => Some(Self::Barman(Barman { program, config, server: name, account: None })),
             _ => None,
         }
     }
@@ -77,6 +85,7 @@ impl Engine {
     pub async fn catalogue(&self) -> Result<Catalogue, Failure> {
         match self {
             Self::PgBackRest(engine) => engine.catalogue().await,
+            Self::Barman(engine) => engine.catalogue().await,
         }
     }
 
@@ -84,6 +93,7 @@ impl Engine {
     pub async fn system_identifier(&self) -> Result<Option<u64>, Failure> {
         match self {
             Self::PgBackRest(engine) => Ok(engine.system_identifier().await?),
+            Self::Barman(engine) => Ok(engine.system_identifier().await?),
         }
     }
 
@@ -91,6 +101,7 @@ impl Engine {
     pub async fn check(&self) -> Result<(), EngineError> {
         match self {
             Self::PgBackRest(engine) => engine.check().await,
+            Self::Barman(engine) => engine.check().await,
         }
     }
 
@@ -98,6 +109,15 @@ impl Engine {
     async fn wal(&self, name: &str, scratch: &Path) -> Result<Option<Vec<u8>>, EngineError> {
         match self {
             Self::PgBackRest(engine) => engine.wal(name, scratch).await,
+            Self::Barman(engine) => engine.wal(name).await,
+        }
+    }
+
+    /// Its command that gives WAL.
+    fn wal_command(&self) -> &'static str {
+        match self {
+            Self::PgBackRest(_) => "archive-get",
+            Self::Barman(_) => "get-wal",
         }
     }
 
@@ -111,8 +131,19 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
         match self {
-            Self::PgBackRest(engine) => engine.restore(label, directory, report, cancel).await,
+            // It verifies what it restores.
+            Self::PgBackRest(engine) => return engine.restore(label, directory, report, cancel).await,
+            Self::Barman(engine) => engine.restore(label, directory, report, cancel).await?,
         }
+        let (place, stop) = (directory.to_owned(), cancel.clone());
+        let verified = tokio::task::spawn_blocking(move || verify::verify(&place, &stop)).await;
+        let verified = verified.map_err(|error| Failure::new("verifying the base backup broke off", error))??;
+        let says = match verified {
+            Some(files) => format!("{files} files are as backup_manifest says"),
+            None => format!("{label} has no backup_manifest: its files cannot be verified"),
+        };
+        report.say(says).await;
+        Ok(())
     }
 
     /// Takes a base backup, as the program is configured to; `source` is the server that it is to be of.
@@ -134,6 +165,7 @@ impl Engine {
         }
         match self {
             Self::PgBackRest(engine) => engine.backup(report, cancel).await?,
+            Self::Barman(engine) => engine.backup(report, cancel).await?,
         }
         let after = self.catalogue().await?;
         let known = |backup: &BaseBackup| before.backups.iter().any(|other| other.label == backup.label);
@@ -147,12 +179,14 @@ impl Engine {
     pub fn of_cluster(self, data: &Path) -> Self {
         match self {
             Self::PgBackRest(engine) => Self::PgBackRest(PgBackRest { cluster: Some(data.to_owned()), ..engine }),
+            Self::Barman(_) => self,
         }
     }
 
     fn account(&self) -> Option<&Account> {
         match self {
             Self::PgBackRest(engine) => engine.account.as_ref(),
+            Self::Barman(engine) => engine.account.as_ref(),
         }
     }
 }
@@ -179,6 +213,7 @@ impl Reader {
         engine.account().map_or(Ok(()), |account| account.give(own.path())).map_err(failed)?;
         let engine = match engine {
             Engine::PgBackRest(engine) => Engine::PgBackRest(engine.with_control_file(own.path()).await?),
+            engine @ Engine::Barman(_) => engine,
         };
         Ok(Self { scratch: own.path().to_owned(), engine, files: AtomicU64::new(0), _own: Some(own) })
     }
@@ -192,9 +227,23 @@ impl Reader {
     }
 
     pub(super) fn missing(&self, name: &str) -> EngineError {
-        let program = self.engine.word().to_owned();
-        EngineError { program, command: "archive-get".to_owned(), why: format!("{name} is not in its archive") }
+        let (program, command) = (self.engine.word().to_owned(), self.engine.wal_command().to_owned());
+        EngineError { program, command, why: format!("{name} is not in its archive") }
     }
+}
+
+/// The program would put them where the source has them.
+fn with_tablespaces(program: &str, label: &str, now: &str) -> Failure {
+    Failure::new(
+        "a cluster with tablespaces cannot be restored by Lifeboat yet",
+        format!("backup {label} of {program} has some"),
+    )
+    .now(format!("restore it with {now}"))
+}
+
+/// The end of a second, for times that are told in whole ones, cut off.
+fn end_of(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(second.saturating_add(1), 0).unwrap_or_default()
 }
 
 /// One run of such a program, to its end.

@@ -5,15 +5,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::super::catalogue::{Catalogue, Found, last_fork};
+use super::super::catalogue::{Catalogue, Found, USUAL_SEGMENT, last_fork};
 use super::super::report::Reporter;
 use super::super::wal::read::Listed;
 use super::super::wal::{Header, Segment, WalFile};
-use super::{EngineError, Reader, complaint, run};
+use super::{EngineError, Reader, complaint, end_of, run, with_tablespaces};
 use crate::event::{BaseBackup, Basis, Failure, Fork, Lsn};
 use crate::process::{Account, Captured, End, Spec};
 
@@ -25,9 +25,6 @@ const CLEAR: &str = "none";
 
 /// Where pgBackRest's own error messages begin.
 const ERROR: &str = "ERROR: [";
-
-/// PostgreSQL's own segment size, when there is no segment to say otherwise.
-const USUAL_SEGMENT: u64 = 16 << 20;
 
 /// A stanza of pgBackRest.
 #[derive(Debug, Clone)]
@@ -384,12 +381,7 @@ impl PgBackRest {
     ) -> Result<(), Failure> {
         let set = self.info(Some(label)).await?;
         if set.backup.iter().any(|backup| backup.tablespace.as_ref().is_some_and(|spaces| !spaces.is_null())) {
-            // pgBackRest would put them where the source has them.
-            return Err(Failure::new(
-                "a cluster with tablespaces cannot be restored by Lifeboat yet",
-                format!("backup {label} of pgBackRest has some"),
-            )
-            .now("restore it with pgbackrest restore --tablespace-map-all"));
+            return Err(with_tablespaces("pgBackRest", label, "pgbackrest restore --tablespace-map-all"));
         }
         let spec = self.spec("restore").arg(format!("--set={label}"));
         // Nothing of the configuration may lead the bytes elsewhere, or into what is there.
@@ -403,11 +395,6 @@ impl PgBackRest {
             false => Err(self.failed("restore", complaint(&said, &[ERROR])).into()),
         }
     }
-}
-
-/// The end of a second: pgBackRest tells times in whole ones, cut off.
-fn end_of(second: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp(second.saturating_add(1), 0).unwrap_or_default()
 }
 
 /// The WAL file that a path of the archive is of: `15-1/0000000100000000/<name>-<sha1>.zst`, without what stands behind.
