@@ -220,7 +220,7 @@ fn replace_in_lines(text: &str, key: &str, host: &str, port: u16) -> Result<(Str
 }
 
 /// `scheme://user:password@HOST:PORT/path?query` with another host and port, and the old ones.
-fn with_address(url: &str, host: &str, port: u16) -> Result<(String, String), String> {
+pub(super) fn with_address(url: &str, host: &str, port: u16) -> Result<(String, String), String> {
     let (scheme, rest) = url.split_once("://").ok_or("is no URL")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);

@@ -8,6 +8,7 @@ mod cutover;
 mod identify;
 mod input;
 mod lease;
+mod managed;
 mod note;
 mod notify;
 mod postgres_backup;

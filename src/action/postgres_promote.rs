@@ -5,7 +5,7 @@ use crate::runbook::StepKind;
 use crate::system::postgres::{Promote, Proof, Reporter};
 
 use super::postgres_backup::pass_on;
-use super::{Action, Context};
+use super::{Action, Context, managed};
 
 /// `postgres.promote`: the restored server takes writes from now on. Right before, it is proven again that the old
 /// primary does not, unless the runbook leads no client to the restored one.
@@ -17,14 +17,24 @@ impl Action for PostgresPromote {
     }
 }
 
+/// Why an old primary that takes writes does no harm.
+pub(super) const NOBODY: &str = "this runbook cuts nothing over: no client is led to it";
+
+/// Whether clients are led to what is restored.
+pub(super) fn cuts_over(context: &Context) -> bool {
+    context.runbook.steps.iter().any(|step| matches!(step.kind, StepKind::CutoverConnections { .. }))
+}
+
 async fn promote(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
+    if let Some(instance) = context.restored_instance(system) {
+        return managed::promote(context, system, &instance).await;
+    }
     let restored = context.restored_postgres_only(system)?;
     context.lease_or_ask(system).await?;
-    let cuts_over = context.runbook.steps.iter().any(|step| matches!(step.kind, StepKind::CutoverConnections { .. }));
-    let proof = match cuts_over {
+    let proof = match cuts_over(context) {
         true => Proof::Source(context.source_url(system)?),
-        false => Proof::NotNeeded { why: "this runbook cuts nothing over: no client is led to it".to_owned() },
+        false => Proof::NotNeeded { why: NOBODY.to_owned() },
     };
     let (report, reports) = Reporter::channel(64);
     let promote = Promote {

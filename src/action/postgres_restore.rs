@@ -7,7 +7,7 @@ use crate::system::postgres::restore::{self, Owner, Patience};
 use crate::system::postgres::{Reporter, Restore};
 
 use super::postgres_backup::{bin, pass_on};
-use super::{Action, Context};
+use super::{Action, Context, managed};
 
 /// `postgres.restore`: base backup and WAL to the recovery point; the new server stands paused there.
 pub struct PostgresRestore;
@@ -24,6 +24,9 @@ impl Action for PostgresRestore {
 
 async fn perform(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
+    if let Some(managed) = recovery::managed_of(&context.inventory, system) {
+        return managed::restore(context, system, managed).await;
+    }
     let point = context.recovery_point()?;
     let location = context.location(system)?;
     // It is handed on to the restored server's restore_command.
@@ -100,5 +103,8 @@ async fn perform(context: &Context) -> Result<Outcome, Failure> {
 
 async fn remove(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
+    if let Some(managed) = recovery::managed_of(&context.inventory, system) {
+        return Err(managed::no_removal(context, system, &managed));
+    }
     Ok(Outcome::passed(restore::undo(&system.restore.directory, &context.drill, &system.name).await?))
 }

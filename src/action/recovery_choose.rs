@@ -122,7 +122,12 @@ impl RecoveryChoose {
         let window = &window;
         context.sink.set(SUSPECT_TABLES, serde_json::json!(recovery::tables_behind(window, &point))).await;
         let edge = if point.inclusive { "up to and with" } else { "just before" };
-        let mut outcome = Outcome::passed(format!("{edge} {}, timeline {}", point.target, point.timeline))
+        let is_managed = |found: &SystemWindow| matches!(found, SystemWindow::Managed { .. });
+        let timeline = match window.systems.iter().any(is_managed) && point.backups.is_empty() {
+            true => String::new(),
+            false => format!(", timeline {}", point.timeline),
+        };
+        let mut outcome = Outcome::passed(format!("{edge} {}{timeline}", point.target))
             .fact("target", point.target.to_string())
             .fact("inclusive", point.inclusive)
             .fact("timeline", point.timeline);
@@ -229,6 +234,16 @@ async fn say_window(context: &Context, window: &Window) {
                     let line = format!("{system}: append-only file from {from} to {to}, {} commands", range.commands);
                     context.sink.say(line).await;
                 }
+                for warning in warnings {
+                    context.sink.say(format!("{system}: {warning}")).await;
+                }
+            }
+            SystemWindow::Managed { system, source, earliest, latest, warnings } => {
+                let stamp = |at: &Option<chrono::DateTime<chrono::Utc>>| {
+                    at.map_or("an unknown moment".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string())
+                };
+                let (from, to) = (stamp(earliest), stamp(latest));
+                context.sink.say(format!("{system}: {source}, any second from {from} to {to} (reported)")).await;
                 for warning in warnings {
                     context.sink.say(format!("{system}: {warning}")).await;
                 }

@@ -82,12 +82,17 @@ impl Context {
     }
 
     /// The restored PostgreSQL of this drill, when it stands at its target or beyond. One that has ended is an error.
-    pub(super) fn restored_postgres(&self, system: &System) -> Result<Option<postgres::restore::Found>, Failure> {
+    pub(super) fn restored_postgres(&self, system: &System) -> Result<Option<Server>, Failure> {
         let source = self.source_url(system)?;
+        if system.managed().is_some() {
+            return self.restored_instance(system).map(|instance| instance.server(&source)).transpose();
+        }
         let found = postgres::restore::find(&system.restore.directory, &self.drill, &system.name, &source)?;
         match found {
             Some(found) if !found.running => Err(self.postgres_ended(system, found.promoted)),
-            found => Ok(found),
+            found => {
+                Ok(found.map(|found| Server { url: found.url, host: "127.0.0.1".to_owned(), port: found.place.port }))
+            }
         }
     }
 
@@ -134,14 +139,17 @@ impl Context {
     }
 
     /// As [`Context::restored_postgres`], for steps that may look at nothing else.
-    pub(super) fn restored_postgres_only(&self, system: &System) -> Result<postgres::restore::Found, Failure> {
+    pub(super) fn restored_postgres_only(&self, system: &System) -> Result<Server, Failure> {
         self.restored_postgres(system)?.ok_or_else(|| not_restored(system))
     }
 
     /// Where clients reach the restored system: host and port.
     pub(super) fn restored_address(&self, system: &System) -> Result<(String, u16), Failure> {
         let port = match &system.detail {
-            SystemDetail::Postgres(_) => self.restored_postgres_only(system)?.place.port,
+            SystemDetail::Postgres(_) => {
+                let Server { host, port, .. } = self.restored_postgres_only(system)?;
+                return Ok((host, port));
+            }
             SystemDetail::Redis(_) => {
                 let url = self.restored_redis_only(system)?;
                 let address = redis::address(&url)?;
@@ -162,6 +170,15 @@ impl Context {
     pub(super) fn restored_redis_only(&self, system: &System) -> Result<Secret, Failure> {
         self.restored_redis(system)?.ok_or_else(|| not_restored(system))
     }
+}
+
+/// A restored PostgreSQL.
+pub(super) struct Server {
+    /// For this program.
+    pub url: Secret,
+    /// For clients.
+    pub host: String,
+    pub port: u16,
 }
 
 pub(super) fn not_restored(system: &System) -> Failure {

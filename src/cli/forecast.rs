@@ -84,6 +84,8 @@ impl Measured {
                     let plan = recovery::plan_of(window, system, point).ok()?;
                     (plan.backup.bytes, plan.replay_bytes)
                 }
+                // How long a cloud takes depends on what it does not tell.
+                SystemWindow::Managed { .. } => return None,
                 SystemWindow::Redis { system, snapshots, aof, .. } => {
                     let snapshot = point.snapshots.get(system);
                     let file = point.aof.get(system);

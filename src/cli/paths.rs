@@ -20,6 +20,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("drill-monthly.toml", include_str!("../../runbooks/drill-monthly.toml")),
     ("verify-backups.toml", include_str!("../../runbooks/verify-backups.toml")),
     ("verify-stores.toml", include_str!("../../runbooks/verify-stores.toml")),
+    ("restore-managed.toml", include_str!("../../runbooks/restore-managed.toml")),
     ("game-day.toml", include_str!("../../runbooks/game-day.toml")),
 ];
 

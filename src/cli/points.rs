@@ -9,7 +9,7 @@ use chrono::{DateTime, Local, SecondsFormat, Utc};
 use super::error::{CliError, Result};
 use super::forecast::Measured;
 use super::{Global, paths, runtime};
-use crate::event::{Failure, History, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
+use crate::event::{Basis, Failure, History, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 use crate::inventory;
 use crate::recovery;
 
@@ -133,6 +133,7 @@ fn judge(window: &Window, point: &RecoveryPoint, measured: &Measured, json: bool
                     println!("    {:.3} s before the target", seconds(*skew));
                 }
             }
+            SystemWindow::Managed { system, source, .. } => println!("  {system}: a new instance out of {source}"),
         }
     }
     if let (Some(commits), Some(bytes)) = (cost.commits_lost, cost.bytes_lost) {
@@ -239,6 +240,12 @@ fn print(window: &Window) {
                 if snapshots.is_empty() && aof.is_empty() {
                     println!("  nothing can be restored: there is neither a snapshot nor an append-only file");
                 }
+                warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
+            }
+            SystemWindow::Managed { system, source, earliest, latest, warnings } => {
+                let [from, to] = [earliest, latest].map(|at| at.map_or("unknown".to_owned(), time));
+                println!("{system} (managed PostgreSQL: {source})");
+                println!("  ━ any second from {from} to {to} ({})", Basis::Reported);
                 warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
             }
         }

@@ -4,7 +4,7 @@
 //! because taking out escapes may have put a secret together. Names that the runbook or the inventory gives (steps,
 //! systems, what is to be typed) stay as they are: the fold works by them.
 
-use crate::event::{Answer, Ask, Event, Failure, Identity, Measure, Outcome, Progress, SystemWindow, Window};
+use crate::event::{Answer, Ask, Event, Failure, Identity, Measure, Outcome, Progress, Window};
 use crate::mutant;
 use crate::secret::Redactor;
 
@@ -75,8 +75,7 @@ fn redact_ask(redactor: &Redactor, ask: &mut Ask) {
 
 fn redact_window(redactor: &Redactor, window: &mut Window) {
     for system in &mut window.systems {
-        let (SystemWindow::Postgres { warnings, .. } | SystemWindow::Redis { warnings, .. }) = system;
-        warnings.iter_mut().for_each(|text| *text = redactor.text(text));
+        system.warnings_mut().iter_mut().for_each(|text| *text = redactor.text(text));
     }
 }
 

@@ -307,12 +307,35 @@ pub enum SystemWindow {
         aof: Vec<AofRange>,
         warnings: Vec<String>,
     },
+    /// A PostgreSQL that a cloud runs. Everything is as the cloud reports it; what is absent it does not say.
+    Managed {
+        system: String,
+        /// `orders of Amazon RDS`.
+        source: String,
+        earliest: Option<DateTime<Utc>>,
+        latest: Option<DateTime<Utc>>,
+        warnings: Vec<String>,
+    },
 }
 
 impl SystemWindow {
     pub fn system(&self) -> &str {
         match self {
-            Self::Postgres { system, .. } | Self::Redis { system, .. } => system,
+            Self::Postgres { system, .. } | Self::Redis { system, .. } | Self::Managed { system, .. } => system,
+        }
+    }
+
+    /// Things that a person should know.
+    pub fn warnings(&self) -> &[String] {
+        match self {
+            Self::Postgres { warnings, .. } | Self::Redis { warnings, .. } | Self::Managed { warnings, .. } => warnings,
+        }
+    }
+
+    /// [`SystemWindow::warnings`], to change.
+    pub fn warnings_mut(&mut self) -> &mut Vec<String> {
+        match self {
+            Self::Postgres { warnings, .. } | Self::Redis { warnings, .. } | Self::Managed { warnings, .. } => warnings,
         }
     }
 }

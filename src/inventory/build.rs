@@ -1,6 +1,7 @@
 //! Raw → model: references resolve, no secret is written out, and no two systems can get in each other's way.
 
 mod engine;
+mod managed;
 mod sink;
 
 use std::path::{Path, PathBuf};
@@ -9,10 +10,12 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use self::engine::EngineKeys;
+use self::managed::ManagedKeys;
 use super::raw::{self, Kind, Persistence, Reference};
 use super::{
-    Asked, Backups, Cadence, Connections, Encryption, Fence, Inventory, KeyPolicy, May, PostgresSystem, Recipient,
-    RedisSystem, Reload, Replica, RestoreTo, Schedule, SecretRef, Store, StoreKeys, StoreUrl, System, SystemDetail,
+    Asked, BackupEngine, Backups, Cadence, Connections, Encryption, Fence, Inventory, KeyPolicy, May, PostgresSystem,
+    Recipient, RedisSystem, Reload, Replica, RestoreTo, Schedule, SecretRef, Store, StoreKeys, StoreUrl, System,
+    SystemDetail,
 };
 use crate::digest::Digest;
 use crate::document::{Argv, Document, Place, Problems, Text, closest, list, slug};
@@ -161,14 +164,17 @@ impl<'a> Builder<'a> {
             server: common.backups.server,
             config: common.backups.config,
             program: common.backups.program,
+            managed: ManagedKeys {
+                instance: common.backups.instance,
+                region: common.backups.region,
+                project: common.backups.project,
+                resource_group: common.backups.resource_group,
+                subscription: common.backups.subscription,
+            },
         };
         let engine = self.engine(common.backups.engine.unwrap_or(raw::Engine::Lifeboat), said, kind, backups);
-        let directory = self.path(&common.restore.directory.0, place.key("restore").key("directory"));
-        if directory.parent().is_none() && !common.restore.directory.0.is_empty() {
-            self.problems
-                .error(Some(place.key("restore").key("directory").span()), "a server is not restored into `/`")
-                .hint("name a directory of its own: \"/srv/restore/orders-db\"");
-        }
+        let is_managed = matches!(engine, BackupEngine::Managed(_));
+        let restore = self.restore(common.restore, is_managed, place);
         System {
             environment: common.environment.0,
             url: self.reference(common.url, kind, place.key("url")),
@@ -180,14 +186,34 @@ impl<'a> Builder<'a> {
                 prefix,
                 max_age: common.backups.max_age.map(|lasting| lasting.0),
             },
-            restore: RestoreTo {
-                directory,
-                port: common.restore.port,
-                run_as: common.restore.run_as.map(|Text(user)| user),
-            },
+            restore,
             detail,
             name,
         }
+    }
+
+    fn restore(&mut self, raw: Option<raw::Restore>, is_managed: bool, place: Place<'_>) -> RestoreTo {
+        let at = place.key("restore");
+        let Some(raw) = raw else {
+            if !is_managed && !at.exists() && !at.was_pruned() {
+                self.problems.error(Some(place.span()), "this system has no `restore`").hint(
+                    "say where a restored server may put its data: restore = { directory = \"/srv/restore/name\" }",
+                );
+            }
+            return RestoreTo::default();
+        };
+        if is_managed {
+            self.problems
+                .error(Some(at.key_span()), "a managed PostgreSQL is restored by its cloud, into a new instance")
+                .hint("leave `restore` out");
+        }
+        let directory = self.path(&raw.directory.0, at.key("directory"));
+        if directory.parent().is_none() && !raw.directory.0.is_empty() {
+            self.problems
+                .error(Some(at.key("directory").span()), "a server is not restored into `/`")
+                .hint("name a directory of its own: \"/srv/restore/orders-db\"");
+        }
+        RestoreTo { directory, port: raw.port, run_as: raw.run_as.map(|Text(user)| user) }
     }
 
     fn policy(&mut self, raw: IndexMap<String, raw::KeyPolicy>, place: Place<'_>) -> IndexMap<String, KeyPolicy> {
@@ -477,7 +503,7 @@ impl<'a> Builder<'a> {
         for (index, (name, system)) in systems.iter().enumerate().filter(|(_, (name, _))| said(name)) {
             let place = root.key(name);
             for (earlier, other) in systems.iter().take(index).filter(|(earlier, _)| said(earlier)) {
-                if system.restore.directory == other.restore.directory {
+                if system.managed().is_none() && system.restore.directory == other.restore.directory {
                     self.problems
                         .error(
                             Some(place.key("restore").key("directory").span()),

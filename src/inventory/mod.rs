@@ -16,8 +16,8 @@ use std::sync::LazyLock;
 pub use bind::{Unbound, bind};
 pub use cadence::{BadCadence, Cadence};
 pub use model::{
-    Asked, BackupEngine, Backups, Connections, Fence, Inventory, KeyPolicy, May, PostgresSystem, RedisSystem, Reload,
-    Replica, RestoreTo, Schedule, SecretRef, Store, StoreKeys, System, SystemDetail,
+    Asked, BackupEngine, Backups, Connections, Fence, Inventory, KeyPolicy, Managed, ManagedBy, May, PostgresSystem,
+    RedisSystem, Reload, Replica, RestoreTo, Schedule, SecretRef, Store, StoreKeys, System, SystemDetail,
 };
 pub use recipient::{BadRecipient, Encryption, Recipient};
 pub use sink::{EmailSink, HttpSink, NotifySink, Severity, SinkKind, SmtpTls};

@@ -155,6 +155,14 @@ impl System {
             SystemDetail::Redis(_) => SystemKind::Redis,
         }
     }
+
+    /// As its cloud knows it, when a cloud runs it.
+    pub fn managed(&self) -> Option<&Managed> {
+        match &self.backups.engine {
+            BackupEngine::Managed(managed) => Some(managed),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -230,6 +238,39 @@ pub enum BackupEngine {
         /// Barman's name for it.
         server: String,
     },
+    Managed(Managed),
+}
+
+/// A PostgreSQL that a cloud runs: the cloud makes the backups, and restores them into a new instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Managed {
+    pub by: ManagedBy,
+    /// The cloud's command-line tool.
+    pub program: PathBuf,
+    /// What the cloud calls it.
+    pub instance: String,
+}
+
+/// The service that runs it, and where to look for it there; the tool's own settings say what is absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ManagedBy {
+    Rds { region: Option<String> },
+}
+
+impl ManagedBy {
+    /// As the inventory calls it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Rds { .. } => "rds",
+        }
+    }
+
+    /// As people call it.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Rds { .. } => "Amazon RDS",
+        }
+    }
 }
 
 impl BackupEngine {
@@ -239,12 +280,13 @@ impl BackupEngine {
             Self::Lifeboat => "lifeboat",
             Self::PgBackRest { .. } => "pgbackrest",
             Self::Barman { .. } => "barman",
+            Self::Managed(managed) => managed.by.word(),
         }
     }
 }
 
-/// Where a restored server goes.
-#[derive(Debug, Clone)]
+/// Where a restored server goes. Nothing of it counts for a managed one.
+#[derive(Debug, Clone, Default)]
 pub struct RestoreTo {
     /// The new data directory; empty, absent, or carrying our marker.
     pub directory: PathBuf,

@@ -163,7 +163,8 @@ pub struct Common {
     /// Stricter than the service's.
     pub rpo: Option<Lasting>,
     pub backups: Backups,
-    pub restore: Restore,
+    /// Not of a managed PostgreSQL, which its cloud restores into a new instance.
+    pub restore: Option<Restore>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -221,6 +222,16 @@ pub struct Backups {
     pub config: Option<Text>,
     /// Of another engine: its program, where that is not on the PATH.
     pub program: Option<Text>,
+    /// Of a managed PostgreSQL: what its cloud calls the instance or server; of `aurora` the cluster.
+    pub instance: Option<Text>,
+    /// Of `rds` and `aurora`: the region, where it is not that of the command-line tool's own settings.
+    pub region: Option<Text>,
+    /// Of `cloud-sql`: the project, where it is not that of the command-line tool's own settings.
+    pub project: Option<Text>,
+    /// Of `azure`: the resource group.
+    pub resource_group: Option<Text>,
+    /// Of `azure`: the subscription, where it is not that of the command-line tool's own settings.
+    pub subscription: Option<Text>,
     /// One of the stores of this file. With another engine Lifeboat keeps the lease there, what it read of the WAL, and
     /// what it proved.
     pub store: String,
@@ -233,11 +244,13 @@ pub struct Backups {
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[schemars(extend("x-hint" = "it is \"lifeboat\", \"pgbackrest\" or \"barman\"; backups of other engines are not supported yet"))]
+#[schemars(extend("x-hint" = "it is \"lifeboat\", \"pgbackrest\" or \"barman\"; of a managed PostgreSQL \"rds\""))]
 pub enum Engine {
     Lifeboat,
     Pgbackrest,
     Barman,
+    /// Amazon RDS for PostgreSQL, by `aws`.
+    Rds,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -1,6 +1,7 @@
 //! What is in the buckets.
 
 use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::event::{Failure, SystemWindow, Window};
@@ -10,6 +11,7 @@ use crate::store::{AzureKey, Bucket, Given, GoogleKey, Keys, Object, Pair, Store
 use crate::system::postgres::Repository;
 use crate::system::postgres::catalogue::Catalogue;
 use crate::system::postgres::engine::{Barman, Engine, PgBackRest};
+use crate::system::postgres::managed::{Managed, Reported};
 use crate::system::postgres::wal::Location;
 use crate::system::postgres::wal::read::Listed;
 use crate::system::{postgres, redis};
@@ -61,6 +63,13 @@ pub fn engine_of(system: &System) -> Result<Option<Engine>, Failure> {
     };
     Ok(match &system.backups.engine {
         BackupEngine::Lifeboat => None,
+        BackupEngine::Managed(managed) => {
+            return Err(Failure::new(
+                format!("the files of the backups of {} cannot be had", system.name),
+                format!("{} keeps them, and gives them to nobody", managed.by.title()),
+            )
+            .now("Restore it with the runbook restore-managed."));
+        }
         BackupEngine::PgBackRest { program, config, stanza } => Some(Engine::PgBackRest(PgBackRest {
             program: program.clone(),
             config: config.clone(),
@@ -75,6 +84,11 @@ pub fn engine_of(system: &System) -> Result<Option<Engine>, Failure> {
             account: account()?,
         })),
     })
+}
+
+/// A PostgreSQL that a cloud runs, where the system is one.
+pub fn managed_of(inventory: &Inventory, system: &System) -> Option<Managed> {
+    system.managed().map(|of| Managed { of: of.clone(), secrets: inventory.secret_variables() })
 }
 
 /// Where a PostgreSQL system's base backups and WAL are.
@@ -123,6 +137,9 @@ pub(super) async fn see(inventory: &Inventory, name: &str) -> Result<Seen, Failu
     })?;
     let failed = |failure| cannot_look(name, failure);
     let bucket = bucket_of(inventory, system)?.open().map_err(|error| failed(error.into()))?;
+    if let Some(managed) = managed_of(inventory, system) {
+        return managed_window(name, bucket, &managed).await.map_err(failed);
+    }
     match &system.detail {
         SystemDetail::Postgres(_) => {
             let engine = engine_of(system)?;
@@ -142,6 +159,20 @@ fn cannot_look(system: &str, failure: Failure) -> Failure {
         Some(_) => failure,
         None => failure.now("check the store of the system in the inventory, and whether the bucket is there"),
     }
+}
+
+async fn managed_window(name: &str, bucket: Bucket, managed: &Managed) -> Result<Seen, Failure> {
+    let Reported { earliest, latest, warnings } = managed.window(&CancellationToken::new()).await?;
+    let window = SystemWindow::Managed { system: name.to_owned(), source: managed.title(), earliest, latest, warnings };
+    Ok(Seen {
+        window,
+        bucket,
+        engine: None,
+        is_encrypted: None,
+        segments: Vec::new(),
+        objects: Vec::new(),
+        damaged: Vec::new(),
+    })
 }
 
 async fn redis_window(name: &str, bucket: Bucket) -> Result<Seen, StoreError> {

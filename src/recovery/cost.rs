@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::plan::{Plan, Wanted, own_moment, plan};
 use super::refusal::Refusal;
+use super::settle::within;
 use crate::event::{History, Lsn, RecoveryPoint, RecoveryTarget, RestorePoint, Suspect, SystemWindow, Window};
 
 /// Over all systems. What nobody knows without reading the WAL again is absent.
@@ -59,6 +60,12 @@ pub fn cost(window: &Window, point: &RecoveryPoint) -> Result<Cost, Refusal> {
                 let file = aof.iter().find(|one| point.aof.get(system).is_some_and(|used| used.label == one.label));
                 let stored = file.map(|one| one.stored_bytes).or(snapshot.map(|one| one.stored_bytes));
                 cost.fetch_bytes += stored.unwrap_or(0);
+            }
+            SystemWindow::Managed { system, source, earliest, latest, .. } => {
+                within(system, source, (*earliest, *latest), &point.target)?;
+                if latest.is_none() {
+                    cost.warnings.push(format!("{system}: up to when {source} can be restored is not reported"));
+                }
             }
         }
     }
@@ -195,7 +202,7 @@ fn history<'a>(window: &'a Window, system: &str) -> Option<&'a History> {
 fn history_of(found: &SystemWindow) -> Option<&History> {
     match found {
         SystemWindow::Postgres { history, .. } => history.as_deref(),
-        SystemWindow::Redis { .. } => None,
+        SystemWindow::Redis { .. } | SystemWindow::Managed { .. } => None,
     }
 }
 

@@ -30,6 +30,13 @@ pub fn exposure(window: &Window, system: &str, source: Option<SourceEnd>) -> Opt
             };
             (Some(missing), None, detail)
         }
+        SystemWindow::Managed { source, latest, .. } => match (latest, window.incident) {
+            (Some(latest), Some(incident)) => {
+                let missing = (incident - *latest).max(TimeDelta::zero());
+                (Some(missing), None, format!("{source} reports that it can be restored up to {}", stamp(*latest)))
+            }
+            _ => (None, None, format!("up to when {source} can be restored is not reported")),
+        },
     };
     Some(Measure::ArchiveExposure {
         system: system.to_owned(),

@@ -25,7 +25,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use collect::{bucket_of, collect, engine_of, repository_of};
+pub use collect::{bucket_of, collect, engine_of, managed_of, repository_of};
 pub use cost::{Cost, cost, counted_to, plan_of, stops_before, tables_behind};
 pub use exact::Exact;
 pub use exposure::exposure;

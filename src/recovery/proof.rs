@@ -95,6 +95,11 @@ impl Prove<'_> {
             return Err(Failure::new(format!("{name} cannot be proven"), why)
                 .now("Rehearse it instead: lifeboat run game-day restores it beside, and reports it."));
         }
+        if let SystemWindow::Managed { source, .. } = &seen.window {
+            let why = format!("its backups are those of {source}, and each restore of them is a new instance");
+            return Err(Failure::new(format!("{name} cannot be proven"), why)
+                .now("Rehearse it instead: lifeboat run restore-managed --mode drill."));
+        }
         let (folder, label) = newest(&seen.window).ok_or_else(|| {
             Failure::new(format!("{name} cannot be proven"), "there is no whole backup to restore")
                 .now("Take one with the runbook backup-now.")
@@ -314,6 +319,7 @@ pub(super) fn newest(window: &SystemWindow) -> Option<(&'static str, String)> {
         SystemWindow::Redis { snapshots, .. } => {
             snapshots.iter().max_by_key(|snapshot| snapshot.at).map(|snapshot| ("snapshots", snapshot.label.clone()))
         }
+        SystemWindow::Managed { .. } => None,
     }
 }
 

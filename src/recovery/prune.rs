@@ -84,7 +84,7 @@ pub async fn prunable(inventory: &Inventory, name: &str, now: DateTime<Utc>) -> 
             .now("Say in the inventory how long backups are kept: retain = \"30d\".")
     })?;
     let seen = see(inventory, name).await?;
-    if seen.engine.is_some() {
+    if seen.engine.is_some() || matches!(seen.window, SystemWindow::Managed { .. }) {
         // It would lose track of what it has.
         let (spare, going, staying) = (Spare::default(), Vec::new(), BTreeSet::new());
         return Ok(Pruning { system: name.to_owned(), retain, spare, going, bytes: 0, staying, seen });
@@ -107,10 +107,11 @@ pub async fn prunable(inventory: &Inventory, name: &str, now: DateTime<Utc>) -> 
             (spare, wal)
         }
         SystemWindow::Redis { snapshots, aof, .. } => (spare_of_redis(snapshots, aof, retain, now), Vec::new()),
+        SystemWindow::Managed { .. } => (Spare::default(), Vec::new()),
     };
     let folder = match &seen.window {
         SystemWindow::Postgres { .. } => "base",
-        SystemWindow::Redis { .. } => "snapshots",
+        SystemWindow::Redis { .. } | SystemWindow::Managed { .. } => "snapshots",
     };
     let left = left_over(&seen, folder, &spare, limit);
     let lineages: BTreeSet<&str> = spare.aof.iter().filter_map(|label| label.split('/').next()).collect();

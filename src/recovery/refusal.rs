@@ -43,6 +43,10 @@ pub enum Refusal {
     RolledBack { system: String },
     #[error("{system} has no snapshot or append-only file from before the target")]
     NoSnapshot { system: String, earliest: Option<DateTime<Utc>> },
+    #[error("{system} cannot be restored to the target by its cloud")]
+    NotATime { system: String, of: String },
+    #[error("the target lies outside of what can be restored of {system}")]
+    OutsideWindow { system: String, of: String, earliest: Option<DateTime<Utc>>, latest: Option<DateTime<Utc>> },
 }
 
 fn at(time: &Option<DateTime<Utc>>) -> String {
@@ -108,6 +112,13 @@ impl Refusal {
                 format!("the earliest is of {}", earliest.format("%Y-%m-%d %H:%M:%S%.3f UTC"))
             }
             Self::NoSnapshot { .. } => "there is none at all".to_owned(),
+            Self::NotATime { of, .. } => format!("{of} is restored to a time only, or to the latest point"),
+            Self::OutsideWindow { of, earliest, latest, .. } => {
+                let stamp = |at: &Option<DateTime<Utc>>| {
+                    at.map_or("an unknown moment".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string())
+                };
+                format!("{of} reports that it goes from {} to {}", stamp(earliest), stamp(latest))
+            }
         }
     }
 
@@ -148,6 +159,10 @@ impl Refusal {
             Self::SameName { .. } => "choose one of them by its place, `lsn:…` inclusive",
             Self::RolledBack { .. } => "choose another transaction, or a time",
             Self::NoSnapshot { .. } => "choose a later target, or leave this system out",
+            Self::NotATime { .. } => "choose a time, or `latest`",
+            Self::OutsideWindow { .. } => {
+                "choose a time within; the latest moves on every few minutes, and waiting for it may be enough"
+            }
         }
     }
 }

@@ -35,6 +35,9 @@ pub fn settle(window: &Window, target: &RecoveryTarget, inclusive: bool) -> Resu
                 }
                 point.backups.insert(system.clone(), plan.restore.label);
             }
+            SystemWindow::Managed { system, source, earliest, latest, .. } => {
+                within(system, source, (*earliest, *latest), target)?;
+            }
             SystemWindow::Redis { .. } => {}
         }
     }
@@ -42,6 +45,25 @@ pub fn settle(window: &Window, target: &RecoveryTarget, inclusive: bool) -> Resu
     // Nothing but Redis: no timeline is followed, and 1 is as good as any.
     point.timeline = point.timeline.max(1);
     Ok(point)
+}
+
+/// Whether a cloud can restore to the target, as far as it says.
+pub(super) fn within(
+    system: &str,
+    source: &str,
+    (earliest, latest): (Option<DateTime<Utc>>, Option<DateTime<Utc>>),
+    target: &RecoveryTarget,
+) -> Result<(), Refusal> {
+    let (system, of) = (system.to_owned(), source.to_owned());
+    match target {
+        RecoveryTarget::Latest => Ok(()),
+        RecoveryTarget::Time { time } => {
+            let inside =
+                earliest.is_none_or(|earliest| *time >= earliest) && latest.is_none_or(|latest| *time <= latest);
+            if inside { Ok(()) } else { Err(Refusal::OutsideWindow { system, of, earliest, latest }) }
+        }
+        _ => Err(Refusal::NotATime { system, of }),
+    }
 }
 
 /// Picks for every Redis what comes nearest to `limit` from before; the newest without a limit.

@@ -257,10 +257,21 @@ fn strategy(inventory: &Inventory) -> Vec<String> {
     said
 }
 
+/// The new data directory, or what takes its place.
+fn restored_to(system: &System) -> String {
+    match system.managed() {
+        Some(managed) => format!("a new instance of {}", managed.by.title()),
+        None => system.restore.directory.display().to_string(),
+    }
+}
+
 fn component(system: &System, sources: &Sources<'_>, tiers: &[(bool, Duration, Duration)]) -> Component {
     let inventory = sources.inventory;
     let rank = rank(system, inventory);
     let (how, mut policy) = match &system.detail {
+        SystemDetail::Postgres(_) if system.managed().is_some() => {
+            ("the backups of its cloud, to any second, into a new instance", Vec::new())
+        }
         SystemDetail::Postgres(_) => ("base backups and archived WAL, to any moment", Vec::new()),
         SystemDetail::Redis(redis) => {
             let policies = redis.policy.iter().map(|(prefix, policy)| match policy {
@@ -283,7 +294,7 @@ fn component(system: &System, sources: &Sources<'_>, tiers: &[(bool, Duration, D
         how: how.to_owned(),
         store: clean(&system.backups.store),
         folder: clean(&system.backups.prefix),
-        restored_to: clean(&system.restore.directory.display().to_string()),
+        restored_to: clean(&restored_to(system)),
         reached_by: reference(&system.url),
         policy: policy.iter().map(|text| clean(text)).collect(),
         backed_up_by: sources

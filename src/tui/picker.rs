@@ -241,6 +241,9 @@ impl Picker {
                     marks.extend(snapshots.iter().map(|snapshot| snapshot.at));
                     marks.extend(aof.iter().flat_map(|range| [range.from, range.end()]));
                 }
+                SystemWindow::Managed { earliest, latest, .. } => {
+                    marks.extend([earliest, latest].into_iter().flatten())
+                }
             }
         }
         marks.sort();
@@ -257,6 +260,8 @@ fn end(window: &Window) -> Option<DateTime<Utc>> {
             let ends = aof.iter().map(crate::event::AofRange::end);
             snapshots.iter().map(|snapshot| snapshot.at).chain(ends).max()
         }
+        // One that reports no end has its backups up to now.
+        SystemWindow::Managed { latest, .. } => latest.or(Some(window.looked)),
     });
     ends.max()
 }

@@ -13,6 +13,7 @@ mod faults;
 mod history;
 mod invalid_files;
 mod kills;
+mod managed;
 mod metrics;
 mod notify;
 mod orders;

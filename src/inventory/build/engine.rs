@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::Builder;
+use super::managed::ManagedKeys;
 use crate::document::{Place, Text};
-use crate::inventory::{BackupEngine, raw};
+use crate::inventory::{BackupEngine, ManagedBy, raw};
 use crate::runbook::SystemKind;
 
 /// What a file says beside `engine`.
@@ -13,6 +14,7 @@ pub struct EngineKeys {
     pub server: Option<Text>,
     pub config: Option<Text>,
     pub program: Option<Text>,
+    pub managed: ManagedKeys,
 }
 
 impl Builder<'_> {
@@ -27,18 +29,25 @@ impl Builder<'_> {
             raw::Engine::Lifeboat => &[],
             raw::Engine::Pgbackrest => &["stanza", "config", "program"],
             raw::Engine::Barman => &["server", "config", "program"],
+            raw::Engine::Rds => &["instance", "region", "program"],
         };
         let word = match engine {
             raw::Engine::Lifeboat => "lifeboat",
             raw::Engine::Pgbackrest => "pgbackrest",
             raw::Engine::Barman => "barman",
+            raw::Engine::Rds => "rds",
         };
-        let keys =
+        let own =
             [("stanza", &said.stanza), ("server", &said.server), ("config", &said.config), ("program", &said.program)];
+        let keys: Vec<_> = own.into_iter().chain(said.managed.all()).collect();
         for (key, _) in keys.iter().filter(|(key, value)| value.is_some() && !takes.contains(key)) {
             let hint = match takes {
                 [] => {
-                    let other = if *key == "server" { "barman" } else { "pgbackrest" };
+                    let other = match *key {
+                        "server" => "barman",
+                        key if said.managed.all().iter().any(|(own, _)| *own == key) => "rds",
+                        _ => "pgbackrest",
+                    };
                     format!("it belongs to another engine: engine = \"{other}\"; or leave it out")
                 }
                 takes => format!("leave it out: it takes {}", crate::document::list(takes.iter().copied(), "and")),
@@ -66,11 +75,15 @@ impl Builder<'_> {
                 config: path(self, "config", said.config),
                 program: path(self, "program", said.program).unwrap_or_else(|| PathBuf::from("barman")),
             },
+            raw::Engine::Rds => {
+                let region = self.whereabouts(said.managed.region, "region", place);
+                self.managed(ManagedBy::Rds { region }, "aws", said.managed.instance, said.program, place)
+            }
         }
     }
 
     /// By what the engine knows the system.
-    fn engine_name(&mut self, said: Option<Text>, key: &str, what: &str, place: Place<'_>) -> String {
+    pub(super) fn engine_name(&mut self, said: Option<Text>, key: &str, what: &str, place: Place<'_>) -> String {
         let Some(Text(name)) = said else {
             self.problems
                 .error(Some(place.key("engine").span()), format!("this engine needs `{key}`"))

@@ -34,6 +34,9 @@ pub fn judge(look: &Look<'_>, seen: &Seen) -> SystemHealth {
             Postgres { look, seen, backups, coverage, gaps, forks, warnings, size }.judge(&mut health);
         }
         SystemWindow::Redis { snapshots, aof, .. } => Redis { look, seen, snapshots, aof }.judge(&mut health),
+        SystemWindow::Managed { source, earliest, latest, warnings, .. } => {
+            super::managed::judge(look, (source, *earliest, *latest, warnings.as_slice()), &mut health);
+        }
     }
     if health.backup.is_some() {
         health.facts.push(proven(look));
@@ -298,7 +301,7 @@ fn backup(look: &Look<'_>, noun: &str, newest: Option<(&str, DateTime<Utc>)>) ->
     }
 }
 
-fn against_rpo(look: &Look<'_>, lost: TimeDelta, because: String, now: &str) -> Fact {
+pub(super) fn against_rpo(look: &Look<'_>, lost: TimeDelta, because: String, now: &str) -> Fact {
     let about = format!("{} would be lost now", age(lost));
     match look.limits.rpo {
         None => unknown(Subject::Loss, format!("{about}, and the inventory sets no RPO; {because}")),
@@ -465,7 +468,7 @@ pub(super) fn failed(subject: Subject, says: impl Into<String>, now: impl Into<S
     Fact { subject, judgement: Judgement::Failed, says: says.into(), now: Some(now.into()) }
 }
 
-fn seconds(span: TimeDelta) -> f64 {
+pub(super) fn seconds(span: TimeDelta) -> f64 {
     span.as_seconds_f64()
 }
 

@@ -4,6 +4,7 @@
 //! question to it. What cannot be told is said to be unknown; nothing is taken for good because nobody looked.
 
 mod judge;
+mod managed;
 mod stores;
 
 use std::time::Duration;
@@ -344,7 +345,7 @@ async fn began(seen: &Seen) -> Option<DateTime<Utc>> {
     match seen.window {
         // Without it less can be told, and the fact says so.
         SystemWindow::Postgres { .. } => seen.bucket.modified(ARCHIVE).await.ok().flatten(),
-        SystemWindow::Redis { .. } => None,
+        SystemWindow::Redis { .. } | SystemWindow::Managed { .. } => None,
     }
 }
 

@@ -62,7 +62,7 @@ pub fn of(inventory: &Inventory) -> Diagram {
             kind: system.kind().word(),
             store: clean(&system.backups.store),
             folder: clean(&system.backups.prefix),
-            directory: clean(&system.restore.directory.display().to_string()),
+            directory: clean(&super::restored_to(system)),
         })
         .collect();
     let rows = links.len().max(inventory.stores.len()).max(1);

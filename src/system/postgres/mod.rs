@@ -17,6 +17,7 @@ pub mod engine;
 mod error;
 mod fence;
 mod identity;
+pub mod managed;
 mod names;
 mod promote;
 mod query;

@@ -129,6 +129,11 @@ fn window(window: &Window, zone: FixedOffset) -> Vec<String> {
                 }
                 lines.extend(warnings.iter().map(|warning| format!("  ▲ {system}: {warning}")));
             }
+            SystemWindow::Managed { system, source, earliest, latest, warnings } => {
+                let [from, to] = [earliest, latest].map(|at| at.map_or("?".to_owned(), |at| format::both(at, zone)));
+                lines.push(format!("  {system}: {source}, any second from {from} to {to} (reported)"));
+                lines.extend(warnings.iter().map(|warning| format!("  ▲ {system}: {warning}")));
+            }
         }
     }
     if let Some(incident) = window.incident {

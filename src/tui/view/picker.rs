@@ -6,7 +6,7 @@ mod suspects;
 
 use ratatui::text::{Line, Span};
 
-use crate::event::{RecoveryTarget, SystemWindow};
+use crate::event::RecoveryTarget;
 
 use super::super::app::App;
 use super::super::picker::Picker;
@@ -37,8 +37,8 @@ pub(super) fn rows(app: &App, view: &Picker, columns: usize, height: usize) -> V
     }
     above.extend(below);
     for system in &view.window.systems {
-        let (SystemWindow::Postgres { system, warnings, .. } | SystemWindow::Redis { system, warnings, .. }) = system;
-        for warning in warnings {
+        for warning in system.warnings() {
+            let system = system.system();
             let spans = vec![Span::styled("▲ ", theme.warn), span(format!("{system}: {warning}"), theme.muted)];
             above.extend(wrap(Line::from(spans), columns, 2));
         }

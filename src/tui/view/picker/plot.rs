@@ -304,6 +304,20 @@ impl<'a> Plot<'a> {
                 rows.extend(self.heading(system));
                 rows.push(self.row("redis", row));
             }
+            SystemWindow::Managed { system, earliest, latest, .. } => {
+                let mut row = self.blank();
+                let end = latest.unwrap_or(self.view.window.looked);
+                let (glyph, style) = if latest.is_some() { ('━', theme.good) } else { ('?', theme.warn) };
+                self.fill(&mut row, earliest.unwrap_or(end), end, glyph, style);
+                let text = match latest {
+                    Some(latest) => format!("to {}, reported", format::clock(*latest, zone)),
+                    None => "how far is not reported".to_owned(),
+                };
+                self.mark(&mut row, end, '╸', style);
+                self.beside_or_on(&mut row, end, &text, theme.base);
+                rows.extend(self.heading(system));
+                rows.push(self.row("cloud", row));
+            }
         }
         rows
     }

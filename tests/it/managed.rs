@@ -1,0 +1,5 @@
+//! Managed PostgreSQL, by the clouds' command-line tools: stand-ins for those, see `clouds/README.md`, and real servers
+//! behind the addresses that they tell.
+
+mod rds;
+mod scene;
