@@ -21,8 +21,8 @@ use crate::journal::{self, DrillDir};
 use crate::process::Account;
 use crate::runbook;
 use crate::sandbox::{
-    Intent, Layout, Options, Sandbox, SandboxError, Scale, Status, VARIABLE, account, app, as_account, drop_privileges,
-    install, prepare_drill,
+    Intent, Layout, Options, Sandbox, SandboxError, Scale, State, Status, VARIABLE, account, app, as_account,
+    drop_privileges, install, prepare_drill,
 };
 
 /// Builds, shows, repairs and removes an incident on this machine.
@@ -71,6 +71,9 @@ struct Up {
     look: Look,
     #[command(flatten)]
     build: Build,
+    /// No incident: a shop that trades, with backups on a schedule in its inventory, to watch and to break
+    #[arg(long)]
+    healthy: bool,
 }
 
 #[derive(Debug, Args)]
@@ -158,7 +161,9 @@ pub fn run(global: &Global, args: SandboxArgs) -> Result<ExitCode> {
 }
 
 fn run_up(up: Up) -> Result<ExitCode> {
-    let Some(status) = build(&up.look.place, &up.build)? else { return Ok(ExitCode::from(Kind::Interrupted.code())) };
+    let Some(status) = build(&up.look.place, &up.build, up.healthy)? else {
+        return Ok(ExitCode::from(Kind::Interrupted.code()));
+    };
     print(&status, up.look.json);
     Ok(ExitCode::SUCCESS)
 }
@@ -172,7 +177,7 @@ fn run_drill(global: &Global, drill: Drill) -> Result<ExitCode> {
         check_state(given, &account)?;
     }
     let interrupted = Ok(ExitCode::from(Kind::Interrupted.code()));
-    let Some(_) = build(&drill.look.place, &drill.build)? else { return interrupted };
+    let Some(_) = build(&drill.look.place, &drill.build, false)? else { return interrupted };
     let layout = enter(&drill.look.place, Intent::Look)?.layout().clone();
     let setup = prepare_drill(&layout)?;
     let session = Session::begin(global)?;
@@ -287,7 +292,7 @@ fn serve_orders(args: ServeOrders) -> Result<ExitCode> {
 }
 
 /// Installs what is missing if asked, gives up root, and builds. `None` when interrupted.
-fn build(place: &Place, build: &Build) -> Result<Option<Status>> {
+fn build(place: &Place, build: &Build, healthy: bool) -> Result<Option<Status>> {
     let program =
         std::env::current_exe().map_err(|source| SandboxError::Os { operation: "finding this program", source })?;
     if build.install
@@ -298,7 +303,7 @@ fn build(place: &Place, build: &Build) -> Result<Option<Status>> {
         plan.run()?;
     }
     let sandbox = enter(place, Intent::Build)?;
-    let options = Options { scale: build.scale, seed: build.seed, encrypted: build.encrypted, program };
+    let options = Options { scale: build.scale, seed: build.seed, encrypted: build.encrypted, healthy, program };
     let began = clock::boot_now();
     let tell = |line: &str| {
         let seconds = clock::boot_now().saturating_sub(began).as_secs_f64();
@@ -370,6 +375,12 @@ fn print(status: &Status, json: bool) {
         println!("  backup     {}", time(incident.backup_finished_at));
         println!("  damage     {}  ({})", time(incident.damage_at), status.migration_log.display());
         println!("  taken down {}", time(incident.taken_down_at));
+    }
+    if matches!(status.state, State::Healthy | State::Broken | State::Touched) {
         println!("  inventory  {}", status.inventory.display());
+    }
+    if status.state == State::Healthy {
+        println!("  bucket     {}", status.bucket);
+        println!("  for a scheduler: lifeboat schedule emit cron --inventory {}", status.inventory.display());
     }
 }

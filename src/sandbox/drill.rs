@@ -38,7 +38,7 @@ pub fn prepare_drill(layout: &Layout) -> Result<DrillSetup, SandboxError> {
     let status = status::look(layout)?;
     match status.state {
         State::Absent => return Err(SandboxError::Absent { dir: layout.dir().to_owned() }),
-        State::Unfinished => return Err(SandboxError::Unfinished { dir: layout.dir().to_owned() }),
+        State::Unfinished | State::Healthy => return Err(SandboxError::Unfinished { dir: layout.dir().to_owned() }),
         State::Broken | State::Touched => {}
     }
     let bindings = [("db", postgres::NAME), ("cache", redis::NAME)];

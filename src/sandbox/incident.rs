@@ -45,7 +45,7 @@ pub struct Story<'a> {
 }
 
 /// What the backups are called in the bucket.
-struct Backups {
+pub struct Backups {
     base: String,
     snapshot: String,
     finished: DateTime<Utc>,
@@ -62,8 +62,7 @@ struct Damage {
 
 impl Story<'_> {
     pub async fn run(self) -> Result<Incident, SandboxError> {
-        let backups = self.back_up().await?;
-        (self.tell)("a base backup, a Redis snapshot and its append-only file are in the bucket; the shop trades on");
+        let backups = self.first_backups().await?;
         self.primary
             .sql("setting a restore point", format!("select pg_create_restore_point('{RESTORE_POINT}');"))
             .await?;
@@ -94,6 +93,12 @@ impl Story<'_> {
             acknowledged_before_damage: damage.acknowledged_before,
             acknowledged: self.app.acknowledged()?,
         })
+    }
+
+    pub async fn first_backups(&self) -> Result<Backups, SandboxError> {
+        let backups = self.back_up().await?;
+        (self.tell)("a base backup, a Redis snapshot and its append-only file are in the bucket; the shop trades on");
+        Ok(backups)
     }
 
     /// As the runbook `backup-now` does it, side by side.

@@ -1,5 +1,6 @@
 //! The inventory of the sandbox: what a real one of this shop would say.
 
+use super::Options;
 use super::error::SandboxError;
 use super::layout::Layout;
 use super::program;
@@ -12,12 +13,19 @@ use super::servers::{app, postgres, redis};
 pub const ENVIRONMENT: &str = "sandbox";
 
 /// Writes the files with URLs and `lifeboat.toml`.
-pub fn write(layout: &Layout, passwords: &Passwords, ports: &Ports, scale: Scale) -> Result<(), SandboxError> {
+pub fn write(layout: &Layout, passwords: &Passwords, ports: &Ports, options: &Options) -> Result<(), SandboxError> {
     program::create_private(&layout.secrets())?;
     program::create_private(&layout.restore())?;
     program::write(&layout.secret(postgres::NAME), 0o600, passwords.admin_url(ports.postgres).expose())?;
     program::write(&layout.secret(redis::NAME), 0o600, passwords.redis_url(ports.redis).expose())?;
-    program::write(&layout.inventory(), 0o600, text(layout, ports, scale))
+    let mut inventory = text(layout, ports, options);
+    if options.healthy {
+        let answers = layout.prune_answers();
+        let typed = format!("prune-db = \"{0}\"\nprune-cache = \"{1}\"\n", postgres::NAME, redis::NAME);
+        program::write(&answers, 0o600, typed)?;
+        inventory.push_str(&SCHEDULES.replace("ANSWERS", &answers.display().to_string()));
+    }
+    program::write(&layout.inventory(), 0o600, inventory)
 }
 
 fn encryption(layout: &Layout) -> String {
@@ -33,9 +41,29 @@ fn encryption(layout: &Layout) -> String {
     }
 }
 
-fn text(layout: &Layout, ports: &Ports, scale: Scale) -> String {
+/// A day of a real shop in a quarter of an hour.
+const SCHEDULES: &str = r#"
+[[schedules]]
+runbook = "backup-daily"
+cadence = "every 10 minutes"
+
+[[schedules]]
+runbook = "ship-aof"
+cadence = "every 2 minutes"
+
+[[schedules]]
+runbook = "verify-backups"
+cadence = "every 3 minutes"
+
+[[schedules]]
+runbook = "prune"
+cadence = "every 15 minutes"
+answers = "ANSWERS"
+"#;
+
+fn text(layout: &Layout, ports: &Ports, options: &Options) -> String {
     // What a shop of this size would promise. The database's loss is seconds; the cache goes back to its last snapshot.
-    let (rto, rpo) = match scale {
+    let (rto, rpo) = match options.scale {
         Scale::Small => ("5m", "5m"),
         Scale::Medium => ("10m", "10m"),
         Scale::Large => ("30m", "30m"),
@@ -51,7 +79,7 @@ rpo = "{rpo}"
 
 [stores.backups]
 url = "{bucket}"
-{encryption}
+{encryption}{retain}
 [systems.{db}]
 kind = "postgres"
 environment = "{ENVIRONMENT}"
@@ -87,6 +115,7 @@ page = "pager:data-platform"
 "#,
         bucket = layout.bucket_url(),
         encryption = encryption(layout),
+        retain = if options.healthy { "retain = \"15m\"\n" } else { "" },
         db = postgres::NAME,
         cache = redis::NAME,
         app = app::NAME,

@@ -72,6 +72,8 @@ impl Layout {
         signing_key = "keys/operator";
         /// The private key of the backups, where they are encrypted.
         backup_key = "secrets/backup-key";
+        /// What a scheduled prune is asked, and answers.
+        prune_answers = "prune-answers.toml";
         allowed_signers = "keys/allowed_signers";
         /// Files with one URL each, password included.
         secrets = "secrets";

@@ -4,6 +4,7 @@
 //! primary with RDB and AOF, and an application in front of them that keeps a ledger of what it acknowledged. It takes a
 //! base backup and a snapshot, lets the shop trade on, and then a "migration" damages it: a table is dropped, rows are
 //! deleted, the carts are flushed, and the primary is taken down. `down` ends what runs there and removes the directory.
+//! A healthy sandbox stops before the migration, and its inventory has schedules.
 //!
 //! Nothing here is special to the rest of the house: a drill finds an inventory, a bucket and a broken service, as in any
 //! other incident. Redis stays up, damaged: its carts are gone, its sessions are not.
@@ -55,6 +56,8 @@ pub struct Options {
     pub seed: u64,
     /// The backups are encrypted to a key that is made for them.
     pub encrypted: bool,
+    /// No incident: the shop goes on trading, with backups on a schedule.
+    pub healthy: bool,
     /// The program that becomes `<dir>/bin/lifeboat`: this one.
     pub program: PathBuf,
 }
@@ -88,7 +91,10 @@ impl Sandbox {
         record::mark(&self.layout)?;
         let _lock = self.lock()?;
         if let Some(status) = self.fresh(options).await? {
-            tell("the incident of an earlier `sandbox up` still stands, unrepaired");
+            tell(match options.healthy {
+                true => "the shop of an earlier `sandbox up --healthy` still trades",
+                false => "the incident of an earlier `sandbox up` still stands, unrepaired",
+            });
             return Ok(status);
         }
         let built = async {
@@ -142,7 +148,8 @@ impl Sandbox {
     async fn fresh(&self, options: &Options) -> Result<Option<Status>, SandboxError> {
         let status = self.status()?;
         let same = status.scale == Some(options.scale) && status.seed == Some(options.seed);
-        Ok(Some(status).filter(|status| same && status.state == State::Broken))
+        let wanted = if options.healthy { State::Healthy } else { State::Broken };
+        Ok(Some(status).filter(|status| same && status.state == wanted))
     }
 
     fn lock(&self) -> Result<Flock<std::fs::File>, SandboxError> {

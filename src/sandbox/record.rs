@@ -79,6 +79,9 @@ pub struct Record {
     pub ports: Ports,
     pub postgres_bin: PathBuf,
     pub redis_server: PathBuf,
+    /// The shop stands, and no incident is to come: written once it trades and has its first backups.
+    #[serde(default)]
+    pub healthy: bool,
 }
 
 /// What happened, in the order of the fields. Written last: a sandbox without it is unfinished.

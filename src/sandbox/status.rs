@@ -22,6 +22,8 @@ pub enum State {
     Absent,
     /// `up` is at work, or was ended.
     Unfinished,
+    /// No incident: database, cache and application run.
+    Healthy,
     /// The incident stands: the database is gone, application and cache run, nothing was restored yet.
     Broken,
     /// Something was restored, or a server of the incident ended.
@@ -33,6 +35,7 @@ impl State {
         match self {
             Self::Absent => "no sandbox",
             Self::Unfinished => "unfinished",
+            Self::Healthy => "healthy",
             Self::Broken => "broken, as built",
             Self::Touched => "no longer as built",
         }
@@ -89,6 +92,10 @@ pub fn look(layout: &Layout) -> Result<Status, SandboxError> {
     let app_url = record.as_ref().map(|record| App::url(record.ports.app));
     let state = match (marked, &incident) {
         (false, _) => State::Absent,
+        (true, None) if record.as_ref().is_some_and(|record| record.healthy) => match all_run(&servers) {
+            true => State::Healthy,
+            false => State::Touched,
+        },
         (true, None) => State::Unfinished,
         (true, Some(_)) if as_built(layout, &servers) => State::Broken,
         (true, Some(_)) => State::Touched,
@@ -176,9 +183,15 @@ fn servers(layout: &Layout, record: &Record, running: &[Process]) -> Vec<ServerS
     all
 }
 
+fn runs(servers: &[ServerStatus], name: &str) -> bool {
+    servers.iter().any(|server| !server.restored && server.name == name && server.pid.is_some())
+}
+
+fn all_run(servers: &[ServerStatus]) -> bool {
+    [postgres::NAME, redis::NAME, app::NAME].iter().all(|name| runs(servers, name))
+}
+
 fn as_built(layout: &Layout, servers: &[ServerStatus]) -> bool {
     let untouched = std::fs::read_dir(layout.restore()).is_ok_and(|mut entries| entries.next().is_none());
-    let runs =
-        |name: &str| servers.iter().any(|server| !server.restored && server.name == name && server.pid.is_some());
-    untouched && !runs(postgres::NAME) && runs(redis::NAME) && runs(app::NAME)
+    untouched && !runs(servers, postgres::NAME) && runs(servers, redis::NAME) && runs(servers, app::NAME)
 }

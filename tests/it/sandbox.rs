@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::postgres::{account, bin, value};
-use crate::support::sandbox::{Place, text};
+use crate::support::sandbox::{Place, last_line, text};
 
 fn owner() -> u32 {
     account().map_or_else(|| nix::unistd::geteuid().as_raw(), |account| account.uid)
@@ -251,4 +251,36 @@ fn what_does_not_exist_is_not_created_by_looking() {
     let place = Place::new("absent");
     assert_eq!(place.json(&["status", "--json"])["state"], "absent");
     assert!(!place.0.exists());
+}
+
+#[test]
+fn a_healthy_one_trades_with_backups_on_a_schedule() {
+    let place = Place::new("healthy");
+    let status = place.json(&["up", "--healthy", "--json"]);
+    assert_eq!(status["state"], "healthy", "{status:#}");
+    assert!(status["servers"].as_array().unwrap().iter().all(|server| number(&server["pid"]) > 0), "{status:#}");
+    assert_eq!(status["incident"], Value::Null);
+    let lifeboat = |args: &[&str]| {
+        let mut command = place.lifeboat(args);
+        command.arg("--inventory").arg(place.0.join("lifeboat.toml")).arg("--json").output().unwrap()
+    };
+    let found = last_line(&lifeboat(&["check"]));
+    assert_eq!(found["exit_code"], 0, "{found:#}");
+    let state = place.0.join("state");
+    let listed = last_line(&lifeboat(&["schedule", "--state-dir", state.to_str().unwrap()])).to_string();
+    for runbook in ["backup-daily", "ship-aof", "verify-backups", "prune"] {
+        assert!(listed.contains(runbook), "{listed}");
+    }
+    // The shop goes on.
+    let orders = || std::fs::read_to_string(place.0.join("app/ledger.jsonl")).unwrap().lines().count();
+    let (before, deadline) = (orders(), clock::boot_now() + Duration::from_secs(60));
+    while orders() == before {
+        assert!(clock::boot_now() < deadline, "nobody trades");
+        clock::block(Duration::from_millis(20));
+    }
+    let same = place.json(&["up", "--healthy", "--json"]);
+    assert_eq!(same["servers"], status["servers"], "a healthy shop is kept");
+    // A drill needs an incident, and builds one in its place.
+    let broken = place.json(&["up", "--json"]);
+    assert_eq!(broken["state"], "broken", "{broken:#}");
 }

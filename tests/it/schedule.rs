@@ -1,5 +1,7 @@
 //! `lifeboat schedule`: cadences against programs that are not ours, and units that those programs take.
 
+mod hour;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
