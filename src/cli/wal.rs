@@ -205,10 +205,8 @@ impl Options {
 
     fn origin(&self) -> Result<Origin, String> {
         let Some(word) = &self.engine else { return self.location().map(Origin::Bucket) };
-        let name = self.name.clone().ok_or("--name says which stanza or server of the engine it is")?;
         let program = self.program.clone().unwrap_or_else(|| PathBuf::from(word));
-        let engine = Engine::from_options(word, program, self.config.clone(), name);
-        engine.map(Origin::Engine).ok_or_else(|| format!("there is no engine {word}"))
+        Engine::from_options(word, program, self.config.clone(), self.name.clone()).map(Origin::Engine)
     }
 
     fn location(&self) -> Result<Location, String> {

@@ -238,6 +238,11 @@ pub enum BackupEngine {
         /// Barman's name for it.
         server: String,
     },
+    WalG {
+        program: PathBuf,
+        /// WAL-G's own place when absent.
+        config: Option<PathBuf>,
+    },
     Managed(Managed),
 }
 
@@ -280,6 +285,7 @@ impl BackupEngine {
             Self::Lifeboat => "lifeboat",
             Self::PgBackRest { .. } => "pgbackrest",
             Self::Barman { .. } => "barman",
+            Self::WalG { .. } => "wal-g",
             Self::Managed(managed) => managed.by.word(),
         }
     }

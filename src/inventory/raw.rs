@@ -244,11 +244,12 @@ pub struct Backups {
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[schemars(extend("x-hint" = "it is \"lifeboat\", \"pgbackrest\" or \"barman\"; of a managed PostgreSQL \"rds\""))]
+#[schemars(extend("x-hint" = "it is \"lifeboat\", \"pgbackrest\", \"barman\" or \"wal-g\"; of a managed PostgreSQL \"rds\""))]
 pub enum Engine {
     Lifeboat,
     Pgbackrest,
     Barman,
+    WalG,
     /// Amazon RDS for PostgreSQL, by `aws`.
     Rds,
 }

@@ -10,7 +10,7 @@ use crate::process::Account;
 use crate::store::{AzureKey, Bucket, Given, GoogleKey, Keys, Object, Pair, StoreError};
 use crate::system::postgres::Repository;
 use crate::system::postgres::catalogue::Catalogue;
-use crate::system::postgres::engine::{Barman, Engine, PgBackRest};
+use crate::system::postgres::engine::{Barman, Engine, PgBackRest, WalG};
 use crate::system::postgres::managed::{Managed, Reported};
 use crate::system::postgres::wal::Location;
 use crate::system::postgres::wal::read::Listed;
@@ -83,6 +83,10 @@ pub fn engine_of(system: &System) -> Result<Option<Engine>, Failure> {
             server: server.clone(),
             account: account()?,
         })),
+        BackupEngine::WalG { program, config } => {
+            let (program, config) = (program.clone(), config.clone());
+            Some(Engine::WalG(WalG { program, config, account: account()? }))
+        }
     })
 }
 

@@ -1,5 +1,6 @@
 //! Backups by other programs: the same runbooks, and another line in the inventory.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -29,8 +30,8 @@ struct Scene {
     ports: (u16, u16),
     /// Where Barman keeps its WAL; absent where it is not Barman.
     barman: Option<PathBuf>,
-    /// The engine's repository.
-    is_encrypted: bool,
+    /// The engine's repository, as far as it says.
+    may_be_encrypted: bool,
     /// What receives WAL beside the server.
     receiver: Option<Child>,
 }
@@ -65,7 +66,7 @@ impl Scene {
         std::fs::write(&config, lines).unwrap();
         give(&account(), &config);
         let mut scene = Self::new(home, primary).await;
-        scene.is_encrypted = true;
+        scene.may_be_encrypted = true;
         scene.engine("pgbackrest", &[&format!("--config={}", config.display()), "--stanza=main", "stanza-create"]);
         let line = format!("engine = \"pgbackrest\", stanza = \"main\", config = \"{}\"", config.display());
         std::fs::write(scene.path("lifeboat.toml"), scene.inventory(&line)).unwrap();
@@ -122,6 +123,31 @@ impl Scene {
         scene
     }
 
+    /// A script in place of WAL-G, over a directory on this disk.
+    async fn wal_g() -> Self {
+        let home = open_directory();
+        let at = |name: &str| home.path().join(name);
+        std::fs::create_dir(at("storage")).unwrap();
+        give(&account(), &at("storage"));
+        std::fs::write(at("wal-g"), include_str!("support/wal-g.py")).unwrap();
+        std::fs::set_permissions(at("wal-g"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (program, config) = (at("wal-g"), at("walg.json"));
+        let push = format!("archive_command = '{} --config {} wal-push %p'", program.display(), config.display());
+        let primary = Primary::start_with(&[&push]).await;
+        let settings = serde_json::json!({
+            "WALG_FILE_PREFIX": at("storage"), "PGHOST": primary.data.parent(), "PGPORT": primary.port, "PGUSER": "dba",
+            "pg_bin": bin(),
+        });
+        std::fs::write(&config, settings.to_string()).unwrap();
+        give(&account(), &config);
+        let mut scene = Self::new(home, primary).await;
+        scene.may_be_encrypted = true;
+        let line =
+            format!("engine = \"wal-g\", config = \"{}\", program = \"{}\"", config.display(), program.display());
+        std::fs::write(scene.path("lifeboat.toml"), scene.inventory(&line)).unwrap();
+        scene
+    }
+
     fn barman_does(&self, words: &[&str]) -> Output {
         let config = self.path("barman.conf");
         self.engine("barman", &[&["--config", config.to_str().unwrap()], words].concat())
@@ -137,7 +163,7 @@ impl Scene {
         let connections = format!("database_url={url}\ncache_url={}\n", cache.url.expose());
         std::fs::write(home.path().join("connections.env"), connections).unwrap();
         let ports = (free_port(), free_port());
-        Self { home, primary, cache, ports, barman: None, is_encrypted: false, receiver: None }
+        Self { home, primary, cache, ports, barman: None, may_be_encrypted: false, receiver: None }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -232,10 +258,10 @@ keys = {{ database_url = "orders-db", cache_url = "orders-cache" }}
         name
     }
 
-    /// What was read of an encrypted repository lies in no store in the clear, and encrypted in one with `encrypt_to`.
+    /// What was read of a repository that may be encrypted lies in no store in the clear, and encrypted in one with `encrypt_to`.
     fn keeps_to_itself(&self, history: &Value) {
         let indexes = || self.stored().into_iter().filter(|file| file.to_string_lossy().contains("wal-index"));
-        if !self.is_encrypted {
+        if !self.may_be_encrypted {
             assert_eq!(history["not_kept"], Value::Null);
             assert!(indexes().count() > 0);
             return;
@@ -445,7 +471,7 @@ async fn a_damaged_base_backup_of_barman_is_not_restored() {
         let (report, mut lines) = Reporter::channel(64);
         let config = Some(config.clone());
         let engine =
-            Engine::from_options("barman", find_program("barman").unwrap(), config, "main".to_owned()).unwrap();
+            Engine::from_options("barman", find_program("barman").unwrap(), config, Some("main".to_owned())).unwrap();
         let done = engine.restore(&label, &directory, &report, &CancellationToken::new()).await;
         drop(report);
         let mut said = String::new();
@@ -462,6 +488,45 @@ async fn a_damaged_base_backup_of_barman_is_not_restored() {
     std::fs::write(&file, bytes).unwrap();
     let refused = restored("damaged").await.unwrap_err();
     assert!(refused.to_string().contains("base/1/1259 of the base backup is damaged"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_comes_back_out_of_what_stands_in_for_wal_g() {
+    comes_back(Scene::wal_g().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_wal_g_never_looks_like_the_end_of_wal() {
+    let scene = Scene::wal_g().await;
+    let name = scene.archive().await;
+    let config = scene.path("walg.json").display().to_string();
+    let fetch = |config: &str, name: &str| {
+        let (program, to) = (scene.path("wal-g").display().to_string(), scene.path("fetched").display().to_string());
+        let words = ["wal", "fetch", "--engine", "wal-g", "--program", &program, "--config", config, name, &to];
+        let output = scene.lifeboat(&words);
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+    let refused = |config: &str, name: &str, says: &str| {
+        let (code, said) = fetch(config, name);
+        assert!(code == 255 && said.contains(says), "{code}: {said}");
+    };
+    let own = std::fs::read(scene.primary.data.join("pg_wal").join(&name)).unwrap();
+    // The right storage has a backup.
+    refused(&config, "000000010000000000000099", "holds no backup either");
+    scene.run("backup-now.toml", &[]);
+    assert_eq!(fetch(&config, &name), (0, String::new()));
+    assert!(std::fs::read(scene.path("fetched")).unwrap() == own);
+    assert_eq!(fetch(&config, "000000010000000000000099"), (1, String::new()));
+    assert_eq!(fetch(&config, "00000002.history"), (1, String::new()));
+    refused("/nowhere/walg.json", &name, "Failed to read the configuration");
+    let stored = scene.path("storage/wal_005").join(format!("{name}.lzma"));
+    let whole = std::fs::read(&stored).unwrap();
+    std::fs::write(&stored, &whole[..whole.len() / 2]).unwrap();
+    refused(&config, &name, "decompression failed");
+    std::fs::write(&stored, &whole).unwrap();
+    // Not mounted.
+    std::fs::rename(scene.path("storage"), scene.path("aside")).unwrap();
+    refused(&config, "000000010000000000000099", "Folder not exists");
 }
 
 /// Backed up, archived, damaged, and restored to the moment before, with the runbooks as they are shipped.

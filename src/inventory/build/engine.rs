@@ -29,12 +29,14 @@ impl Builder<'_> {
             raw::Engine::Lifeboat => &[],
             raw::Engine::Pgbackrest => &["stanza", "config", "program"],
             raw::Engine::Barman => &["server", "config", "program"],
+            raw::Engine::WalG => &["config", "program"],
             raw::Engine::Rds => &["instance", "region", "program"],
         };
         let word = match engine {
             raw::Engine::Lifeboat => "lifeboat",
             raw::Engine::Pgbackrest => "pgbackrest",
             raw::Engine::Barman => "barman",
+            raw::Engine::WalG => "wal-g",
             raw::Engine::Rds => "rds",
         };
         let own =
@@ -74,6 +76,10 @@ impl Builder<'_> {
                 server: self.engine_name(said.server, "server", "the server of Barman", place),
                 config: path(self, "config", said.config),
                 program: path(self, "program", said.program).unwrap_or_else(|| PathBuf::from("barman")),
+            },
+            raw::Engine::WalG => BackupEngine::WalG {
+                config: path(self, "config", said.config),
+                program: path(self, "program", said.program).unwrap_or_else(|| PathBuf::from("wal-g")),
             },
             raw::Engine::Rds => {
                 let region = self.whereabouts(said.managed.region, "region", place);

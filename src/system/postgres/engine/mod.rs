@@ -7,6 +7,7 @@
 mod barman;
 mod pgbackrest;
 mod verify;
+mod walg;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use crate::secret::Secret;
 
 pub use barman::Barman;
 pub use pgbackrest::PgBackRest;
+pub use walg::WalG;
 
 /// Bytes of what such a program says that are kept. A year of WAL of a busy server is listed in a fraction of it.
 const MOST_SAID: usize = 512 << 20;
@@ -34,6 +36,7 @@ const MOST_SAID: usize = 512 << 20;
 pub enum Engine {
     PgBackRest(PgBackRest),
     Barman(Barman),
+    WalG(WalG),
 }
 
 /// Why such a program did not do what it was asked.
@@ -59,6 +62,7 @@ impl Engine {
         match self {
             Self::PgBackRest(_) => "pgbackrest",
             Self::Barman(_) => "barman",
+            Self::WalG(_) => "wal-g",
         }
     }
 
@@ -67,18 +71,26 @@ impl Engine {
         match self {
             Self::PgBackRest(engine) => engine.options(),
             Self::Barman(engine) => engine.options(),
+            Self::WalG(engine) => engine.options(),
         }
     }
 
     /// The reverse of [`Engine::options`], for a process that already is of the right account.
-    pub fn from_options(word: &str, program: PathBuf, config: Option<PathBuf>, name: String) -> Option<Self> {
-        match word {
+    pub fn from_options(
+        word: &str,
+        program: PathBuf,
+        config: Option<PathBuf>,
+        name: Option<String>,
+    ) -> Result<Self, String> {
+        let name = || name.ok_or_else(|| "--name says which stanza or server of the engine it is".to_owned());
+        Ok(match word {
             "pgbackrest" => {
-                Some(Self::PgBackRest(PgBackRest { program, config, stanza: name, account: None, cluster: None }))
+                Self::PgBackRest(PgBackRest { program, config, stanza: name()?, account: None, cluster: None })
             }
-            "barman" => Some(Self::Barman(Barman { program, config, server: name, account: None })),
-            _ => None,
-        }
+            "barman" => Self::Barman(Barman { program, config, server: name()?, account: None }),
+            "wal-g" => Self::WalG(WalG { program, config, account: None }),
+            _ => return Err(format!("there is no engine {word}")),
+        })
     }
 
     /// Base backups and WAL, as the program reports them.
@@ -86,6 +98,7 @@ impl Engine {
         match self {
             Self::PgBackRest(engine) => engine.catalogue().await,
             Self::Barman(engine) => engine.catalogue().await,
+            Self::WalG(engine) => engine.catalogue().await,
         }
     }
 
@@ -94,6 +107,7 @@ impl Engine {
         match self {
             Self::PgBackRest(engine) => Ok(engine.system_identifier().await?),
             Self::Barman(engine) => Ok(engine.system_identifier().await?),
+            Self::WalG(engine) => engine.system_identifier().await,
         }
     }
 
@@ -102,6 +116,7 @@ impl Engine {
         match self {
             Self::PgBackRest(engine) => engine.check().await,
             Self::Barman(engine) => engine.check().await,
+            Self::WalG(engine) => engine.check().await,
         }
     }
 
@@ -110,6 +125,7 @@ impl Engine {
         match self {
             Self::PgBackRest(engine) => engine.wal(name, scratch).await,
             Self::Barman(engine) => engine.wal(name).await,
+            Self::WalG(engine) => engine.wal(name, scratch).await,
         }
     }
 
@@ -118,6 +134,7 @@ impl Engine {
         match self {
             Self::PgBackRest(_) => "archive-get",
             Self::Barman(_) => "get-wal",
+            Self::WalG(_) => "wal-fetch",
         }
     }
 
@@ -134,6 +151,7 @@ impl Engine {
             // It verifies what it restores.
             Self::PgBackRest(engine) => return engine.restore(label, directory, report, cancel).await,
             Self::Barman(engine) => engine.restore(label, directory, report, cancel).await?,
+            Self::WalG(engine) => engine.restore(label, directory, report, cancel).await?,
         }
         let (place, stop) = (directory.to_owned(), cancel.clone());
         let verified = tokio::task::spawn_blocking(move || verify::verify(&place, &stop)).await;
@@ -154,7 +172,8 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<BaseBackup, Failure> {
         let url = Url::parse(source)?;
-        let own = Identity::read(&url.connect().await?, &url.address()).await?.system_identifier;
+        let identity = Identity::read(&url.connect().await?, &url.address()).await?;
+        let own = identity.system_identifier;
         let before = self.catalogue().await?;
         if let Some(other) = before.system_identifier.filter(|other| *other != own) {
             return Err(Failure::new(
@@ -166,6 +185,10 @@ impl Engine {
         match self {
             Self::PgBackRest(engine) => engine.backup(report, cancel).await?,
             Self::Barman(engine) => engine.backup(report, cancel).await?,
+            Self::WalG(engine) => {
+                let data = identity.data_directory.filter(|data| walg::is_of(data, own));
+                engine.backup(data.as_deref(), report, cancel).await?;
+            }
         }
         let after = self.catalogue().await?;
         let known = |backup: &BaseBackup| before.backups.iter().any(|other| other.label == backup.label);
@@ -179,7 +202,7 @@ impl Engine {
     pub fn of_cluster(self, data: &Path) -> Self {
         match self {
             Self::PgBackRest(engine) => Self::PgBackRest(PgBackRest { cluster: Some(data.to_owned()), ..engine }),
-            Self::Barman(_) => self,
+            Self::Barman(_) | Self::WalG(_) => self,
         }
     }
 
@@ -187,6 +210,7 @@ impl Engine {
         match self {
             Self::PgBackRest(engine) => engine.account.as_ref(),
             Self::Barman(engine) => engine.account.as_ref(),
+            Self::WalG(engine) => engine.account.as_ref(),
         }
     }
 }
@@ -213,7 +237,7 @@ impl Reader {
         engine.account().map_or(Ok(()), |account| account.give(own.path())).map_err(failed)?;
         let engine = match engine {
             Engine::PgBackRest(engine) => Engine::PgBackRest(engine.with_control_file(own.path()).await?),
-            engine @ Engine::Barman(_) => engine,
+            engine @ (Engine::Barman(_) | Engine::WalG(_)) => engine,
         };
         Ok(Self { scratch: own.path().to_owned(), engine, files: AtomicU64::new(0), _own: Some(own) })
     }
@@ -263,7 +287,8 @@ async fn run(spec: Spec, command: &str, cancel: &CancellationToken) -> Result<Ca
 /// What a program said last of its own failure.
 fn complaint(captured: &Captured, marks: &[&str]) -> String {
     let (errors, output) = (captured.stderr_text(), captured.stdout_text());
-    let lines = || errors.lines().chain(output.lines()).map(str::trim).filter(|line| !line.is_empty());
+    // Errors come behind what was still well.
+    let lines = || output.lines().chain(errors.lines()).map(str::trim).filter(|line| !line.is_empty());
     let marked = lines().find(|line| marks.iter().any(|mark| line.contains(mark)));
     match marked.or_else(|| lines().next_back()) {
         Some(line) => line.to_owned(),
