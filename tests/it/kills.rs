@@ -446,7 +446,10 @@ impl Ran {
                 self.asked = true;
                 ""
             }
-            line if line.contains("Type retry, skip REASON, undo, or stop (") => {
+            // The second also comes when a question was answered by what was meant for another.
+            line if line.contains("Type retry, skip REASON, undo, or stop (")
+                || line == "Type retry, skip REASON, undo, or stop." =>
+            {
                 self.retries += 1;
                 let restored_by = self.hit.as_ref().and_then(|hit| hit.restored_by);
                 return Some(match restored_by.filter(|_| !self.turned_to.starts_with("Restore ")) {

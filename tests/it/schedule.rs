@@ -245,7 +245,6 @@ fn a_shell_runs_the_lines_of_the_crontab_as_they_are_meant() {
     std::fs::write(&env, "ORDERS_DB_URL='postgres://x'\n").unwrap();
     said(Command::new("chmod").arg("+x").arg(&tell));
     let state = dir.path().join("state");
-    std::fs::create_dir(&state).unwrap();
     let more = [
         "--program",
         tell.to_str().unwrap(),

@@ -31,6 +31,9 @@ MAILTO={}
             let file = plan.args.environment_file.as_ref().map_or(default, |file| file.display().to_string());
             command += &format!("set -a; . {}; set +a; ", quoted(&file));
         }
+        // Before the first run there is no place for the lock.
+        let state = plan.state.display().to_string();
+        command += &format!("mkdir -p -m 700 {} && ", quoted(&state));
         // A run that takes longer than its cadence is not begun twice; one that hangs is ended as a person would.
         let words = ["flock".to_owned(), "-n".to_owned(), lock.display().to_string(), "timeout".to_owned()].into_iter();
         let words = words.chain(["--kill-after=300".to_owned(), schedule.timeout.as_secs().to_string()]);
