@@ -129,10 +129,25 @@ pub(super) struct Seen {
     pub is_encrypted: Option<bool>,
     /// Of PostgreSQL's WAL.
     pub segments: Vec<Listed>,
-    /// Everything else that was listed.
+    /// Everything else that was listed; of another program's backups what proofs have left.
     pub objects: Vec<Object>,
     /// Those of the window's warnings that are of base backups, snapshots and append-only files.
     pub damaged: Vec<String>,
+}
+
+impl Seen {
+    /// Why nothing that was read of the backups and of the WAL may lie in the bucket: what an engine keeps encrypted, or may
+    /// keep so, is not told in the clear.
+    pub fn withheld(&self) -> Option<String> {
+        let engine = self.engine.as_ref().filter(|_| self.is_encrypted != Some(false))?;
+        let word = engine.word();
+        let keeps = match self.is_encrypted {
+            Some(_) => format!("{word} keeps the WAL encrypted"),
+            None => format!("{word} does not say whether it keeps the WAL encrypted"),
+        };
+        let why = format!("{keeps}, and the store of the system has no encrypt_to");
+        (!self.bucket.encryption().is_on()).then_some(why)
+    }
 }
 
 pub(super) async fn see(inventory: &Inventory, name: &str) -> Result<Seen, Failure> {
@@ -148,7 +163,15 @@ pub(super) async fn see(inventory: &Inventory, name: &str) -> Result<Seen, Failu
         SystemDetail::Postgres(_) => {
             let engine = engine_of(system)?;
             let found = match &engine {
-                Some(engine) => engine.catalogue().await.map_err(failed)?,
+                Some(engine) => {
+                    let mut found = engine.catalogue().await.map_err(failed)?;
+                    // Without it the backups are there all the same.
+                    match bucket.list("base").await {
+                        Ok(records) => found.objects = records,
+                        Err(error) => found.warnings.push(format!("what was proven is not known: {error}")),
+                    }
+                    found
+                }
                 None => postgres::catalogue::list(&bucket).await.map_err(|error| failed(error.into()))?,
             };
             Ok(postgres_window(name, bucket, engine, found))

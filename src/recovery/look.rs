@@ -17,8 +17,7 @@ use super::settle::{settle, settle_redis};
 use crate::clock;
 use crate::event::{Basis, Failure, Lsn, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 use crate::inventory::Inventory;
-use crate::store::Bucket;
-use crate::system::postgres::engine::{Engine, Reader};
+use crate::system::postgres::engine::Reader;
 use crate::system::postgres::wal::{Indexes, Supply};
 
 /// A window whose WAL was read, and the WAL itself to find places in.
@@ -56,6 +55,7 @@ pub async fn look(
 
 /// `None` for what has no WAL.
 async fn archive(seen: &mut Seen, incident: Option<DateTime<Utc>>) -> Option<Archive> {
+    let withheld = seen.withheld();
     let SystemWindow::Postgres { backups, coverage, forks, segment_bytes, system_identifier, warnings, .. } =
         &mut seen.window
     else {
@@ -71,7 +71,6 @@ async fn archive(seen: &mut Seen, incident: Option<DateTime<Utc>>) -> Option<Arc
             }
         },
     };
-    let withheld = seen.engine.as_ref().and_then(|engine| withheld(engine, seen.is_encrypted, &seen.bucket));
     let own = |id: u64| system_identifier.as_ref().is_none_or(|own| *own == id.to_string());
     Some(Archive {
         backups: backups.iter().filter(|backup| own(backup.system_identifier)).cloned().collect(),
@@ -86,19 +85,6 @@ async fn archive(seen: &mut Seen, incident: Option<DateTime<Utc>>) -> Option<Arc
         system_identifier: system_identifier.as_ref().and_then(|id| id.parse().ok()),
         incident,
     })
-}
-
-/// What an engine keeps encrypted, or may keep so, is not told in the clear.
-fn withheld(engine: &Engine, is_encrypted: Option<bool>, bucket: &Bucket) -> Option<String> {
-    if is_encrypted == Some(false) || bucket.encryption().is_on() {
-        return None;
-    }
-    let word = engine.word();
-    let keeps = match is_encrypted {
-        Some(_) => format!("{word} keeps the WAL encrypted"),
-        None => format!("{word} does not say whether it keeps the WAL encrypted"),
-    };
-    Some(format!("{keeps}, and the store of the system has no encrypt_to"))
 }
 
 /// Puts what the WAL says into the window.

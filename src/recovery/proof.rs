@@ -15,7 +15,7 @@ use super::collect::{Seen, repository_of, see};
 use super::plan::{Wanted, plan};
 use crate::clock;
 use crate::digest::Digest;
-use crate::event::{Check, Failure, Lsn, RecoveryTarget, SystemWindow, Window};
+use crate::event::{BaseBackup, Check, Failure, Lsn, RecoveryTarget, SystemWindow, Window};
 use crate::inventory::{Inventory, System, SystemDetail};
 use crate::secret::Secret;
 use crate::store::{Bucket, Object, StoreError};
@@ -36,7 +36,8 @@ pub struct Tested {
     pub format: u32,
     pub system: String,
     pub label: String,
-    /// SHA-256 of the backup's manifest: of which backup this is true.
+    /// SHA-256 of the backup's manifest, of another program's of where it says that the backup begins and ends: of which
+    /// backup this is true.
     pub manifest: Digest,
     pub at: DateTime<Utc>,
     /// From the first byte to the last check.
@@ -59,7 +60,7 @@ impl Tested {
     pub(super) fn clear(&self) -> Self {
         let says = match self.passed {
             true => self.says.clone(),
-            false => "what failed is told to those who have the identity".to_owned(),
+            false => "what failed is told to those who have the identity, and to who made the proof".to_owned(),
         };
         Self { says, checks: Vec::new(), rows: BTreeMap::new(), ..self.clone() }
     }
@@ -90,11 +91,6 @@ impl Prove<'_> {
         let name = &self.system.name;
         let began = clock::boot_now();
         let seen = see(self.inventory, name).await?;
-        if let Some(engine) = &seen.engine {
-            let why = format!("{} keeps its backups, and a proof is not recorded of those yet", engine.word());
-            return Err(Failure::new(format!("{name} cannot be proven"), why)
-                .now("Rehearse it instead: lifeboat run game-day restores it beside, and reports it."));
-        }
         if let SystemWindow::Managed { source, .. } = &seen.window {
             let why = format!("its backups are those of {source}, and each restore of them is a new instance");
             return Err(Failure::new(format!("{name} cannot be proven"), why)
@@ -105,9 +101,11 @@ impl Prove<'_> {
                 .now("Take one with the runbook backup-now.")
         })?;
         let folder = format!("{folder}/{label}/");
-        // Without a key nothing is proven, and nothing disproven.
-        seen.bucket.read_vouched(&format!("{folder}manifest.json")).await?;
-        let manifest = seen.bucket.read(&format!("{folder}manifest.json")).await?;
+        if seen.engine.is_none() {
+            // Without a key nothing is proven, and nothing disproven.
+            seen.bucket.read_vouched(&format!("{folder}manifest.json")).await?;
+        }
+        let manifest = identity(&seen, &folder).await?;
         let place = Throwaway::make(&self.system.restore.directory)?;
         let shown = match &self.system.detail {
             SystemDetail::Postgres(_) => self.postgres(&seen, &label, &place).await,
@@ -125,7 +123,7 @@ impl Prove<'_> {
             format: FORMAT,
             system: name.clone(),
             label,
-            manifest: Digest::of(&manifest),
+            manifest,
             at,
             seconds: clock::boot_now().saturating_sub(began).as_secs_f64(),
             passed: false,
@@ -154,9 +152,10 @@ impl Prove<'_> {
             Err(failure) => tested.says = failure.to_string(),
         }
         let key = format!("{folder}tested-{}.json", at.format("%Y%m%dT%H%M%SZ"));
+        let told = if seen.withheld().is_some() { tested.clear() } else { tested.clone() };
         let text = seen
             .bucket
-            .seal_manifest(&key, &tested, &tested.clear())
+            .seal_manifest(&key, &told, &tested.clear())
             .map_err(|error| Failure::new(format!("what was found of {name} cannot be written"), error))?;
         seen.bucket
             .settle(&key, text)
@@ -293,10 +292,12 @@ impl Throwaway {
     fn make(beside: &Path) -> Result<Self, Failure> {
         let id = format!("proof-{}", uuid::Uuid::now_v7());
         let path = beside.with_file_name(format!(".lifeboat-{id}"));
-        // The server's user must be able to pass.
+        // The server's user must be able to pass, also through what is made above it.
+        let fresh: Vec<&Path> = path.ancestors().take_while(|place| !place.exists()).collect();
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).and_then(|()| {
             use std::os::unix::fs::PermissionsExt as _;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+            let mode = || std::fs::Permissions::from_mode(0o755);
+            fresh.iter().try_for_each(|place| std::fs::set_permissions(place, mode()))
         });
         made.map_err(|error| {
             Failure::new(format!("{} cannot be made for the proof", path.display()), error)
@@ -321,6 +322,23 @@ pub(super) fn newest(window: &SystemWindow) -> Option<(&'static str, String)> {
         }
         SystemWindow::Managed { .. } => None,
     }
+}
+
+/// By what the backup of a folder is told from another of its name.
+pub(super) async fn identity(seen: &Seen, folder: &str) -> Result<Digest, StoreError> {
+    let label = folder.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let known = match &seen.window {
+        SystemWindow::Postgres { backups, .. } if seen.engine.is_some() => {
+            backups.iter().find(|backup| backup.label == label)
+        }
+        _ => None,
+    };
+    Ok(match known {
+        Some(BaseBackup { system_identifier, timeline, start_lsn, stop_lsn, .. }) => {
+            Digest::of(format!("{label} {system_identifier} {timeline} {start_lsn} {stop_lsn}").as_bytes())
+        }
+        None => Digest::of(&seen.bucket.read(&format!("{folder}manifest.json")).await?),
+    })
 }
 
 /// The moment in the name of a record.

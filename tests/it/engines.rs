@@ -283,6 +283,25 @@ keys = {{ database_url = "orders-db", cache_url = "orders-cache" }}
         }
     }
 
+    /// Restored into a throwaway, and the record told by the next look. Of an encrypted repository it names no table.
+    fn is_proven(&self) {
+        let proven: Value = last_line(&self.done(&["check", "--proof", "--json"]));
+        let tested = &proven["proofs"][0]["tested"];
+        assert_eq!((&tested["system"], &tested["passed"]), (&"orders-db".into(), &true.into()), "{proven}");
+        assert_eq!(tested["rows"]["public.orders"], 0, "{tested}");
+        let health: Value = last_line(&self.done(&["check", "--json"]));
+        let facts = health["systems"][0]["facts"].as_array().unwrap();
+        let fact = facts.iter().find(|fact| fact["subject"] == "proof").unwrap();
+        assert_eq!(fact["judgement"], "ok", "{fact}");
+        let mut records = self.stored().into_iter().filter(|file| {
+            let name = file.to_string_lossy();
+            name.contains("/base/") && name.contains("/tested-")
+        });
+        let record = std::fs::read_to_string(records.next().expect("a record")).unwrap();
+        assert_eq!(record.contains("public.orders"), !self.may_be_encrypted, "{record}");
+        assert_eq!(records.next(), None);
+    }
+
     /// Every file of the store.
     fn stored(&self) -> Vec<PathBuf> {
         let (mut files, mut folders) = (Vec::new(), vec![self.path("store")]);
@@ -571,7 +590,11 @@ async fn comes_back(scene: Scene) {
     assert_eq!((&fact("backup")["judgement"], &fact("wal")["judgement"]), (&"ok".into(), &"ok".into()), "{health}");
     let says = fact("manifests")["says"].as_str().unwrap();
     assert!(says.contains("reports 1 backup, and its own check found nothing wrong"), "{says}");
-    assert_eq!(fact("retention")["judgement"], "unknown");
+    assert_eq!((&fact("retention")["judgement"], &fact("proof")["judgement"]), (&"unknown".into(), &"unknown".into()));
+    // One of each repository: in the clear, and encrypted.
+    if scene.receiver.is_none() {
+        scene.is_proven();
+    }
 
     std::fs::write(scene.path("answers.toml"), "fence = \"orders-db\"\n").unwrap();
     let damage = format!("damage_at={target}");

@@ -14,7 +14,6 @@ use serde::Serialize;
 
 use super::collect::{Seen, see};
 use super::proof::{self, Tested};
-use crate::digest::Digest;
 use crate::event::{Failure, Lsn, SystemWindow};
 use crate::inventory::{Inventory, System, SystemDetail};
 use crate::store::Unreadable;
@@ -328,10 +327,10 @@ async fn tested(seen: &Seen) -> Proven {
         Err(error) => return Proven::Unreadable(Failure::from(error).to_string()),
     };
     let manifest = match key.rsplit_once('/') {
-        Some((folder, _)) => seen.bucket.read(&format!("{folder}/manifest.json")).await.ok(),
+        Some((folder, _)) => proof::identity(seen, &format!("{folder}/")).await.ok(),
         None => None,
     };
-    let same = manifest.is_some_and(|bytes| Digest::of(&bytes) == tested.manifest);
+    let same = manifest.is_some_and(|manifest| manifest == tested.manifest);
     let newest = same && proof::newest(&seen.window).is_some_and(|(_, label)| label == tested.label);
     Proven::Told { tested: Box::new(tested), newest }
 }
