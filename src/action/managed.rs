@@ -71,11 +71,13 @@ fn moment(context: &Context, system: &System) -> Result<Moment, Failure> {
 pub(super) async fn restore(context: &Context, system: &System, managed: Managed) -> Result<Outcome, Failure> {
     let moment = moment(context, system)?;
     let title = managed.title();
+    let source = Url::parse(&context.source_url(system)?)?;
     let (report, reports) = Reporter::channel(64);
     let restore = Restore {
         managed,
         moment,
         owner: owner(context, system),
+        source: (source.host(), source.port()),
         patience: Patience {
             whole: context.step().timeout.unwrap_or(Patience::default().whole),
             ..Patience::default()
@@ -92,11 +94,8 @@ pub(super) async fn restore(context: &Context, system: &System, managed: Managed
         }
         Err(failure) => return Err(failure),
     };
-    let instance = RestoredInstance {
-        instance: restored.instance.clone(),
-        host: restored.endpoint.host.clone(),
-        port: restored.endpoint.port,
-    };
+    let instance =
+        RestoredInstance { instance: restored.instance.clone(), host: restored.host.clone(), port: restored.port };
     let version = answers(context, system, &instance).await?;
     let value = serde_json::to_value(&instance)
         .map_err(|error| Failure::new(format!("{} cannot be recorded", instance.instance), error))?;
@@ -113,8 +112,8 @@ pub(super) async fn restore(context: &Context, system: &System, managed: Managed
     ))
     .fact("instance", restored.instance.clone())
     .fact("address", address)
-    .fact("host", restored.endpoint.host)
-    .fact("port", restored.endpoint.port)
+    .fact("host", restored.host)
+    .fact("port", restored.port)
     .fact("restored_to", to)
     .fact("version", version.clone())
     .fact("seconds", restored.seconds)

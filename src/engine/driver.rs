@@ -477,9 +477,14 @@ impl Driver {
         if running.timed_out && outcome.status != Status::Passed {
             let limit = step.timeout.map_or_else(String::new, |t| humantime::format_duration(t).to_string());
             outcome.status = Status::TimedOut;
+            // Not everything that a step starts ends with it: a cloud goes on.
+            let own = outcome.failure.take().and_then(|failure| failure.now);
+            let now = own.unwrap_or_else(|| {
+                "It was ended together with everything it had started. Look at the output before you retry.".to_owned()
+            });
             outcome.failure = Some(
                 Failure::new(format!("`{}` did not end within its time limit of {limit}", step.id), outcome.summary)
-                    .now("It was ended together with everything it had started. Look at the output before you retry."),
+                    .now(now),
             );
             outcome.summary = format!("not done within {limit}");
         }

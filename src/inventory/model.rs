@@ -260,6 +260,9 @@ pub struct Managed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ManagedBy {
     Rds { region: Option<String> },
+    Aurora { region: Option<String> },
+    CloudSql { project: Option<String> },
+    Azure { resource_group: String, subscription: Option<String> },
 }
 
 impl ManagedBy {
@@ -267,6 +270,9 @@ impl ManagedBy {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Rds { .. } => "rds",
+            Self::Aurora { .. } => "aurora",
+            Self::CloudSql { .. } => "cloud-sql",
+            Self::Azure { .. } => "azure",
         }
     }
 
@@ -274,6 +280,9 @@ impl ManagedBy {
     pub fn title(&self) -> &'static str {
         match self {
             Self::Rds { .. } => "Amazon RDS",
+            Self::Aurora { .. } => "Amazon Aurora",
+            Self::CloudSql { .. } => "Google Cloud SQL",
+            Self::Azure { .. } => "Azure Database for PostgreSQL",
         }
     }
 }

@@ -244,7 +244,7 @@ pub struct Backups {
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-#[schemars(extend("x-hint" = "it is \"lifeboat\", \"pgbackrest\", \"barman\" or \"wal-g\"; of a managed PostgreSQL \"rds\""))]
+#[schemars(extend("x-hint" = "it is \"lifeboat\", \"pgbackrest\", \"barman\" or \"wal-g\"; of a managed PostgreSQL \"rds\", \"aurora\", \"cloud-sql\" or \"azure\""))]
 pub enum Engine {
     Lifeboat,
     Pgbackrest,
@@ -252,6 +252,12 @@ pub enum Engine {
     WalG,
     /// Amazon RDS for PostgreSQL, by `aws`.
     Rds,
+    /// Amazon Aurora PostgreSQL, by `aws`.
+    Aurora,
+    /// Google Cloud SQL for PostgreSQL, by `gcloud`.
+    CloudSql,
+    /// Azure Database for PostgreSQL, flexible server, by `az`.
+    Azure,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -30,7 +30,9 @@ impl Builder<'_> {
             raw::Engine::Pgbackrest => &["stanza", "config", "program"],
             raw::Engine::Barman => &["server", "config", "program"],
             raw::Engine::WalG => &["config", "program"],
-            raw::Engine::Rds => &["instance", "region", "program"],
+            raw::Engine::Rds | raw::Engine::Aurora => &["instance", "region", "program"],
+            raw::Engine::CloudSql => &["instance", "project", "program"],
+            raw::Engine::Azure => &["instance", "resource_group", "subscription", "program"],
         };
         let word = match engine {
             raw::Engine::Lifeboat => "lifeboat",
@@ -38,6 +40,9 @@ impl Builder<'_> {
             raw::Engine::Barman => "barman",
             raw::Engine::WalG => "wal-g",
             raw::Engine::Rds => "rds",
+            raw::Engine::Aurora => "aurora",
+            raw::Engine::CloudSql => "cloud-sql",
+            raw::Engine::Azure => "azure",
         };
         let own =
             [("stanza", &said.stanza), ("server", &said.server), ("config", &said.config), ("program", &said.program)];
@@ -47,7 +52,9 @@ impl Builder<'_> {
                 [] => {
                     let other = match *key {
                         "server" => "barman",
-                        key if said.managed.all().iter().any(|(own, _)| *own == key) => "rds",
+                        "project" => "cloud-sql",
+                        "resource_group" | "subscription" => "azure",
+                        "instance" | "region" => "rds",
                         _ => "pgbackrest",
                     };
                     format!("it belongs to another engine: engine = \"{other}\"; or leave it out")
@@ -81,9 +88,25 @@ impl Builder<'_> {
                 config: path(self, "config", said.config),
                 program: path(self, "program", said.program).unwrap_or_else(|| PathBuf::from("wal-g")),
             },
-            raw::Engine::Rds => {
+            raw::Engine::Rds | raw::Engine::Aurora => {
                 let region = self.whereabouts(said.managed.region, "region", place);
-                self.managed(ManagedBy::Rds { region }, "aws", said.managed.instance, said.program, place)
+                let by = match engine {
+                    raw::Engine::Aurora => ManagedBy::Aurora { region },
+                    _ => ManagedBy::Rds { region },
+                };
+                self.managed(by, "aws", said.managed.instance, said.program, place)
+            }
+            raw::Engine::CloudSql => {
+                let by = ManagedBy::CloudSql { project: self.whereabouts(said.managed.project, "project", place) };
+                self.managed(by, "gcloud", said.managed.instance, said.program, place)
+            }
+            raw::Engine::Azure => {
+                let group = said.managed.resource_group;
+                let by = ManagedBy::Azure {
+                    resource_group: self.engine_name(group, "resource_group", "a resource group", place),
+                    subscription: self.whereabouts(said.managed.subscription, "subscription", place),
+                };
+                self.managed(by, "az", said.managed.instance, said.program, place)
             }
         }
     }

@@ -82,7 +82,7 @@ def run(words, answer):
                 said = failing.read_text()
                 failing.unlink()
                 raise Refused(said, 254)
-            printed = answer(command, options(args[words:]))
+            printed = answer(command, options(args[words:]), args[words:])
         except Refused as refused:
             sys.stderr.write(refused.said + "\n")
             sys.exit(refused.code)

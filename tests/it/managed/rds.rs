@@ -86,13 +86,8 @@ async fn a_service_comes_back_out_of_rds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_was_not_written_down_is_found_again() {
     let service = service().await;
-    let gate = service.cloud.gate(RESTORE[1]);
-    service.killed_behind(&gate, &format!("damage_at={POINT}"));
-    let resumed = service.done(&["resume", "--headless", "--yes", "--json", "--answers", "answers.toml"]);
-    assert_eq!(service.cloud.calls_of(&RESTORE).len(), 1, "{}", text(&resumed.stdout));
-    assert_eq!(service.cloud.new_ones().len(), 1);
-    service.came_back();
-    assert!(service.written().contains("an earlier attempt ordered it"));
+    service.comes_back_after_a_kill(RESTORE[1], &format!("damage_at={POINT}"));
+    assert_eq!((service.cloud.new_ones().len(), service.cloud.calls_of(&RESTORE).len()), (1, 1));
 }
 
 #[tokio::test]

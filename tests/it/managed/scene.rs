@@ -7,9 +7,10 @@ use std::time::Duration;
 use lifeboat::clock::{block, boot_now};
 use lifeboat::event::{Failure, parse_time};
 use lifeboat::inventory::{self, ManagedBy};
+use lifeboat::secret::Secret;
 use lifeboat::system::postgres::Reporter;
 use lifeboat::system::postgres::managed::{Managed, Moment, Owner, Patience, Restore, Restored};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::postgres::{Primary, program};
@@ -58,11 +59,11 @@ impl Cloud {
         serde_json::from_slice(&std::fs::read(self.path(&format!("instances/{name}.json"))).unwrap()).unwrap()
     }
 
-    /// Of all instances but the source, in order.
+    /// Of all instances that restores made, in order.
     pub fn new_ones(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.path("instances")).unwrap().flatten();
         let names = entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json").map(str::to_owned));
-        let mut names: Vec<String> = names.filter(|name| name != "orders").collect();
+        let mut names: Vec<String> = names.filter(|name| name.starts_with("orders-lb-")).collect();
         names.sort();
         names
     }
@@ -107,6 +108,7 @@ impl Cloud {
             managed: self.managed(by),
             moment: Moment::At(parse_time(to).unwrap()),
             owner: owner(),
+            source: ("127.0.0.1".to_owned(), 5432),
             patience: Patience {
                 first: quick,
                 longest: quick,
@@ -137,12 +139,30 @@ pub struct Service {
     pub cloud: Cloud,
     pub source: Primary,
     pub new: Primary,
+    /// Where the new one is reached.
+    address: (&'static str, u16),
 }
 
 impl Service {
     /// `engine`: what the inventory says of the backups.
     pub async fn new(cloud: Cloud, engine: &str) -> Self {
         let (source, new) = tokio::join!(Primary::start(), Primary::start());
+        let address = ("127.0.0.1", new.port);
+        Self::of(cloud, engine, source, new, address).await
+    }
+
+    /// For a cloud that tells addresses and no ports: both servers have the same one.
+    pub async fn beside(cloud: Cloud, engine: &str) -> Self {
+        let source = Primary::start().await;
+        let (host, port) = ("127.0.0.2", source.port);
+        let settings = [format!("port = {port}"), format!("listen_addresses = '{host}'")];
+        let mut new = Primary::start_with(&settings.each_ref().map(String::as_str)).await;
+        new.url = Secret::new(format!("postgresql://dba@{host}:{port}/postgres"));
+        std::fs::write(cloud.path("host"), host).unwrap();
+        Self::of(cloud, engine, source, new, (host, port)).await
+    }
+
+    async fn of(cloud: Cloud, engine: &str, source: Primary, new: Primary, address: (&'static str, u16)) -> Self {
         for server in [&source, &new] {
             server.sql("create table orders (id bigserial primary key, item text)").await;
             server.sql("insert into orders (item) select 'before ' || g from generate_series(1, 500) g").await;
@@ -174,7 +194,7 @@ keys = {{ database_url = "orders-db" }}
             program = program.display(),
         );
         std::fs::write(cloud.path("lifeboat.toml"), inventory).unwrap();
-        Self { cloud, source, new }
+        Self { cloud, source, new, address }
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
@@ -223,13 +243,23 @@ keys = {{ database_url = "orders-db" }}
     /// The application was led to the new server, and nobody heard the password.
     pub fn came_back(&self) {
         let connections = std::fs::read_to_string(self.cloud.path("connections.env")).unwrap();
-        let wanted = format!("database_url=postgresql://dba:{PASSWORD}@127.0.0.1:{}/postgres\n", self.new.port);
+        let (host, port) = self.address;
+        let wanted = format!("database_url=postgresql://dba:{PASSWORD}@{host}:{port}/postgres\n");
         assert_eq!(connections, wanted);
         assert!(!self.written().contains(PASSWORD));
         let calls = self.cloud.calls();
         assert!(calls.iter().flatten().all(|word| !word.contains(PASSWORD) && !word.contains("delete")), "{calls:?}");
-        // The old one was fenced, and is otherwise as it was.
-        let port = |name: &str| self.cloud.get(name)["Endpoint"]["Port"].clone();
-        assert_eq!(port("orders"), json!(self.source.port));
+    }
+
+    /// Killed between an order and its record, and resumed: whose order that was is found out, and the service is back.
+    pub fn comes_back_after_a_kill(&self, command: &str, damage: &str) {
+        let source = self.cloud.get("orders");
+        let gate = self.cloud.gate(command);
+        self.killed_behind(&gate, damage);
+        self.done(&["resume", "--headless", "--yes", "--json", "--answers", "answers.toml"]);
+        self.came_back();
+        assert!(self.written().contains("an earlier attempt ordered it"));
+        // The old one was fenced, and is as it was for its cloud.
+        assert_eq!(self.cloud.get("orders"), source);
     }
 }

@@ -41,6 +41,11 @@ pub fn is_word(text: &str) -> bool {
     (1..=512).contains(&text.len()) && text.chars().all(plain) && !text.starts_with('-')
 }
 
+/// As [`text`], at places that are told by name.
+pub fn texts<const N: usize>(answer: &Value, places: [(&str, &str); N]) -> impl Iterator<Item = (String, String)> {
+    places.map(|(name, at)| (name.to_owned(), text(answer, at))).into_iter()
+}
+
 /// Absent when it is no boolean.
 pub fn flag(answer: &Value, at: &str) -> Option<bool> {
     answer.pointer(at)?.as_bool()
@@ -73,13 +78,18 @@ pub fn joined(answer: &Value, at: &str, field: &str) -> String {
     texts.join(", ")
 }
 
-/// A host name or an IP address, and a port: it goes into URLs and into files that applications read.
-pub fn endpoint(host: &str, port: u64) -> Option<Endpoint> {
+/// A host name or an IP address: it goes into URLs and into files that applications read.
+pub fn host(host: &str) -> Option<Endpoint> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let named = !host.starts_with(['-', '.']) && host.chars().all(plain);
     let fits = (1..=253).contains(&host.len()) && (named || host.parse::<std::net::Ipv6Addr>().is_ok());
+    fits.then(|| Endpoint { host: if named { host.to_owned() } else { format!("[{host}]") }, port: None })
+}
+
+/// As [`host`], with a port of its own.
+pub fn endpoint(name: &str, port: u64) -> Option<Endpoint> {
     let port = u16::try_from(port).ok().filter(|port| *port > 0)?;
-    fits.then(|| Endpoint { host: if named { host.to_owned() } else { format!("[{host}]") }, port })
+    host(name).map(|endpoint| Endpoint { port: Some(port), ..endpoint })
 }
 
 #[cfg(test)]
@@ -103,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_address_is_a_host_and_a_port_and_nothing_else() {
-        let address = |host: &str, port| endpoint(host, port).map(|it| format!("{}:{}", it.host, it.port));
+        let address = |host: &str, port| endpoint(host, port).map(|it| format!("{}:{}", it.host, it.port.unwrap_or(0)));
         assert_eq!(
             address("db.cx3.eu-central-1.rds.amazonaws.com", 5432).as_deref(),
             Some("db.cx3.eu-central-1.rds.amazonaws.com:5432")

@@ -8,6 +8,10 @@
 //! under that name, and the cloud itself refuses a second one.
 
 mod answer;
+mod args;
+mod aurora;
+mod azure;
+mod cloud_sql;
 mod rds;
 mod restore;
 mod tool;
@@ -26,6 +30,9 @@ use crate::inventory::{self, ManagedBy};
 use tool::{Complaint, Tool, Trouble};
 
 pub use restore::{Patience, Restore, Restored};
+
+/// The tag or label that says which drill made an instance.
+const MARK: &str = "lifeboat-drill";
 
 /// Variables of a cloud's own: its tool gets them even where the inventory names them too, for a store of that cloud.
 const OWN: [&str; 6] = ["AWS_", "AZURE_", "ARM_", "GOOGLE_", "CLOUDSDK_", "GCLOUD_"];
@@ -78,7 +85,8 @@ pub struct Owner {
 pub struct Endpoint {
     /// A name, an IPv4 address, or an IPv6 address in brackets.
     pub host: String,
-    pub port: u16,
+    /// The same as the source's when absent.
+    pub port: Option<u16>,
 }
 
 /// How far the cloud is with an instance.
@@ -96,9 +104,10 @@ enum State {
 struct Instance {
     name: String,
     state: State,
-    endpoint: Option<Endpoint>,
+    /// With what the cloud calls this kind of address; the one to take first.
+    endpoints: Vec<(String, Endpoint)>,
     /// By what people call it: everything that a restored instance must have in common with its source.
-    settings: BTreeMap<&'static str, String>,
+    settings: BTreeMap<String, String>,
     /// The drill that has made it, by its tag.
     drill: Option<String>,
     answer: Value,
@@ -116,11 +125,7 @@ impl Order<'_> {
     /// What the new instance is marked with.
     fn tags(&self) -> [(&'static str, String); 3] {
         let moment = self.moment.text().unwrap_or_else(|| "latest".to_owned());
-        [
-            ("lifeboat-drill", self.owner.drill.clone()),
-            ("lifeboat-system", self.owner.system.clone()),
-            ("lifeboat-point", moment),
-        ]
+        [(MARK, self.owner.drill.clone()), ("lifeboat-system", self.owner.system.clone()), ("lifeboat-point", moment)]
     }
 }
 
@@ -130,6 +135,14 @@ struct Repair {
     /// In a few words, for people.
     does: String,
     args: Vec<String>,
+    /// As releases of the tool take it that do not know those arguments.
+    older: Option<Vec<String>>,
+}
+
+impl Repair {
+    fn new(does: impl Into<String>, args: Vec<String>) -> Self {
+        Self { does: does.into(), args, older: None }
+    }
 }
 
 /// One cloud's dialect.
@@ -153,7 +166,7 @@ trait Provider: Send + Sync {
     fn create(&self, source: &Instance, order: &Order<'_>) -> Result<Vec<String>, String>;
 
     /// What is still to be done to `new`, which is ready, by commands that change nothing else.
-    fn repairs(&self, source: &Instance, new: &Instance) -> Vec<Repair>;
+    fn repairs(&self, source: &Instance, new: &Instance, order: &Order<'_>) -> Vec<Repair>;
 
     /// How a person gets rid of an instance.
     fn removal(&self, name: &str) -> String;
@@ -162,9 +175,15 @@ trait Provider: Send + Sync {
 impl Managed {
     fn provider(&self) -> Box<dyn Provider> {
         let own = |name: &String| OWN.iter().any(|start| name.starts_with(start));
+        let program = self.of.program.clone();
         let hidden = self.secrets.iter().filter(|name| !own(name)).cloned().collect();
         match &self.of.by {
-            ManagedBy::Rds { region } => Box::new(rds::Rds::new(self.of.program.clone(), region.as_deref(), hidden)),
+            ManagedBy::Rds { region } => Box::new(rds::Rds::new(program, region.as_deref(), hidden)),
+            ManagedBy::Aurora { region } => Box::new(aurora::Aurora::new(program, region.as_deref(), hidden)),
+            ManagedBy::CloudSql { project } => Box::new(cloud_sql::CloudSql::new(program, project.as_deref(), hidden)),
+            ManagedBy::Azure { resource_group, subscription } => {
+                Box::new(azure::Azure::new(program, resource_group, subscription.as_deref(), hidden))
+            }
         }
     }
 
@@ -218,8 +237,8 @@ impl Managed {
 }
 
 /// By setting, where two instances differ: what the source has, and what the new one has.
-fn differences(source: &Instance, new: &Instance) -> Vec<(&'static str, String, String)> {
+fn differences(source: &Instance, new: &Instance) -> Vec<(String, String, String)> {
     let of = |instance: &Instance, name: &str| instance.settings.get(name).cloned().unwrap_or_default();
     let names = source.settings.keys().chain(new.settings.keys().filter(|name| !source.settings.contains_key(*name)));
-    names.map(|name| (*name, of(source, name), of(new, name))).filter(|(_, source, new)| source != new).collect()
+    names.map(|name| (name.clone(), of(source, name), of(new, name))).filter(|(_, source, new)| source != new).collect()
 }

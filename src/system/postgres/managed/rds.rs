@@ -10,9 +10,10 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{endpoint, flag, is_word, joined, list, number, text, time, word, words};
+use super::answer::{endpoint, is_word, joined, list, number, text, texts, time, word, words};
+use super::args::{command, count, one, several, switch};
 use super::tool::{Complaint, Tool, Trouble};
-use super::{Instance, Order, Provider, Repair, Reported, State};
+use super::{Endpoint, Instance, MARK, Order, Provider, Repair, Reported, State};
 
 /// What `aws` complains of, by its own error codes and sentences.
 pub(super) const SIGNS: &[(&str, Trouble)] = &[
@@ -48,7 +49,8 @@ pub(super) const SIGNS: &[(&str, Trouble)] = &[
 ];
 
 /// States of an instance that becomes nothing by itself.
-const BROKEN: [&str; 14] = [
+const BROKEN: [&str; 15] = [
+    "cloning-failed",
     "deleting",
     "failed",
     "inaccessible-encryption-credentials",
@@ -80,10 +82,6 @@ pub(super) fn aws(program: PathBuf, cloud: &'static str, region: Option<&str>, h
     options.extend(region.into_iter().flat_map(|region| ["--region".to_owned(), region.to_owned()]));
     let env: &[_] = &[("AWS_PAGER", ""), ("AWS_CLI_AUTO_PROMPT", "off")];
     Tool { program, cloud, options, env, hidden, signs: SIGNS }
-}
-
-pub(super) fn command(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 impl Provider for Rds {
@@ -173,7 +171,7 @@ impl Provider for Rds {
         Ok(args)
     }
 
-    fn repairs(&self, source: &Instance, new: &Instance) -> Vec<Repair> {
+    fn repairs(&self, source: &Instance, new: &Instance, _order: &Order<'_>) -> Vec<Repair> {
         let (from, to) = (&source.answer, &new.answer);
         let mut args = command(&["rds", "modify-db-instance", "--db-instance-identifier", &new.name]);
         let least = args.len();
@@ -218,13 +216,13 @@ impl Provider for Rds {
         }
         if args.len() > least {
             args.push("--apply-immediately".to_owned());
-            return vec![Repair { does: format!("setting {}", said.join(", ")), args }];
+            return vec![Repair::new(format!("setting {}", said.join(", ")), args)];
         }
         let waits =
             list(to, "/DBParameterGroups").any(|group| text(group, "/ParameterApplyStatus") == "pending-reboot");
         let reboot = command(&["rds", "reboot-db-instance", "--db-instance-identifier", &new.name]);
         match waits {
-            true => vec![Repair { does: "rebooting it for its parameter group".to_owned(), args: reboot }],
+            true => vec![Repair::new("rebooting it for its parameter group", reboot)],
             false => Vec::new(),
         }
     }
@@ -243,13 +241,16 @@ const DELETION: &str = "deletion protection";
 const INSIGHTS: &str = "Performance Insights";
 
 fn instance(name: &str, answer: &Value) -> Instance {
-    let mut settings = BTreeMap::from([
-        (SECURITY_GROUPS, joined(answer, "/VpcSecurityGroups", "/VpcSecurityGroupId")),
-        (PARAMETER_GROUP, joined(answer, "/DBParameterGroups", "/DBParameterGroupName")),
-        ("log exports", joined(answer, "/EnabledCloudwatchLogsExports", "")),
-        ("roles", joined(answer, "/AssociatedRoles", "/RoleArn")),
-    ]);
-    settings.extend(
+    let lists = [
+        (SECURITY_GROUPS, "/VpcSecurityGroups", "/VpcSecurityGroupId"),
+        (PARAMETER_GROUP, "/DBParameterGroups", "/DBParameterGroupName"),
+        ("log exports", "/EnabledCloudwatchLogsExports", ""),
+        ("roles", "/AssociatedRoles", "/RoleArn"),
+    ];
+    let mut settings: BTreeMap<String, String> =
+        lists.map(|(name, at, field)| (name.to_owned(), joined(answer, at, field))).into();
+    settings.extend(texts(
+        answer,
         [
             ("subnet group", "/DBSubnetGroup/DBSubnetGroupName"),
             ("instance class", "/DBInstanceClass"),
@@ -269,30 +270,42 @@ fn instance(name: &str, answer: &Value) -> Instance {
             (MONITORING, "/MonitoringInterval"),
             (DELETION, "/DeletionProtection"),
             (INSIGHTS, "/PerformanceInsightsEnabled"),
-        ]
-        .map(|(name, at)| (name, text(answer, at))),
-    );
-    let tag = list(answer, "/TagList").find(|tag| text(tag, "/Key") == "lifeboat-drill");
+        ],
+    ));
     Instance {
         name: name.to_owned(),
         state: state(answer),
-        endpoint: endpoint(
-            answer.pointer("/Endpoint/Address").and_then(Value::as_str).unwrap_or_default(),
-            number(answer, "/Endpoint/Port").unwrap_or(0),
-        ),
+        endpoints: address(answer, "/Endpoint/Address", "/Endpoint/Port"),
         settings,
-        drill: tag.map(|tag| text(tag, "/Value")),
+        drill: drill(answer),
         answer: answer.clone(),
     }
 }
 
-fn state(answer: &Value) -> State {
-    let status = text(answer, "/DBInstanceStatus");
-    if BROKEN.contains(&status.as_str()) {
-        return State::Broken(status);
+pub(super) fn address(answer: &Value, host: &str, port: &str) -> Vec<(String, Endpoint)> {
+    let host = answer.pointer(host).and_then(Value::as_str).unwrap_or_default();
+    endpoint(host, number(answer, port).unwrap_or(0)).map(|endpoint| (String::new(), endpoint)).into_iter().collect()
+}
+
+/// Which drill made it, by its tag.
+pub(super) fn drill(answer: &Value) -> Option<String> {
+    let tag = list(answer, "/TagList").find(|tag| text(tag, "/Key") == MARK);
+    tag.map(|tag| text(tag, "/Value"))
+}
+
+/// By the cloud's own word for it.
+pub(super) fn state_of(status: String) -> State {
+    match status.as_str() {
+        "available" | "storage-optimization" => State::Ready,
+        broken if BROKEN.contains(&broken) => State::Broken(status),
+        _ => State::Working(status),
     }
-    if !["available", "storage-optimization"].contains(&status.as_str()) {
-        return State::Working(status);
+}
+
+fn state(answer: &Value) -> State {
+    match state_of(text(answer, "/DBInstanceStatus")) {
+        State::Ready => {}
+        other => return other,
     }
     let applying = list(answer, "/DBParameterGroups").any(|group| text(group, "/ParameterApplyStatus") == "applying");
     let moving = list(answer, "/VpcSecurityGroups").any(|group| text(group, "/Status") != "active");
@@ -312,39 +325,6 @@ pub(super) fn tags(from: &Value, order: &Order<'_>) -> Value {
     let kept = list(from, "/TagList").filter(|tag| !is_own(&text(tag, "/Key")));
     let kept = kept.map(|tag| json!({ "Key": text(tag, "/Key"), "Value": text(tag, "/Value") }));
     kept.chain(own.iter().map(|(key, value)| json!({ "Key": key, "Value": value }))).collect()
-}
-
-/// Adds an option with the word that stands there; nothing when nothing does.
-pub(super) fn one(args: &mut Vec<String>, option: &str, from: &Value, at: &str) -> Result<(), String> {
-    match (word(from, at), text(from, at)) {
-        (Some(value), _) => args.extend([option.to_owned(), value]),
-        (None, shown) if shown.is_empty() => {}
-        (None, shown) => return Err(format!("the source's {at} is `{shown}`, which is no name")),
-    }
-    Ok(())
-}
-
-pub(super) fn several(args: &mut Vec<String>, option: &str, from: &Value, at: &str, field: &str) -> Result<(), String> {
-    match words(from, at, field) {
-        None => return Err(format!("of the source's {at} not all are names: {}", joined(from, at, field))),
-        Some(words) if words.is_empty() => {}
-        Some(words) => {
-            args.push(option.to_owned());
-            args.extend(words);
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn count(args: &mut Vec<String>, option: &str, from: &Value, at: &str) {
-    args.extend(number(from, at).into_iter().flat_map(|number| [option.to_owned(), number.to_string()]));
-}
-
-/// `--option` or `--no-option`; whether there was anything to say.
-pub(super) fn switch(args: &mut Vec<String>, option: &str, from: &Value, at: &str) -> bool {
-    let said = flag(from, at);
-    args.extend(said.map(|on| if on { format!("--{option}") } else { format!("--no-{option}") }));
-    said.is_some()
 }
 
 pub(super) fn logs(args: &mut Vec<String>, from: &Value) -> Result<(), String> {

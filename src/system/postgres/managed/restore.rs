@@ -9,7 +9,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use tokio_util::sync::CancellationToken;
 
 use super::tool::{Complaint, Trouble};
-use super::{Endpoint, Instance, Managed, Moment, Order, Owner, Provider, State, differences};
+use super::{Instance, Managed, Moment, Order, Owner, Provider, State, differences};
 use crate::clock;
 use crate::event::{Failure, Progress, Unit};
 use crate::system::postgres::Reporter;
@@ -48,6 +48,8 @@ pub struct Restore {
     pub managed: Managed,
     pub moment: Moment,
     pub owner: Owner,
+    /// How this machine and the clients reach the source.
+    pub source: (String, u16),
     pub patience: Patience,
     pub cancel: CancellationToken,
     pub report: Reporter,
@@ -57,7 +59,9 @@ pub struct Restore {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     pub instance: String,
-    pub endpoint: Endpoint,
+    /// Where clients reach it, in the way in which they reach the source.
+    pub host: String,
+    pub port: u16,
     /// Settings that were compared with the source's.
     pub compared: usize,
     pub seconds: u64,
@@ -91,18 +95,33 @@ impl Work<'_> {
         let found = match found {
             Some(found) => {
                 self.is_own(&found)?;
-                report.say(format!("{} is there already: an earlier attempt ordered it", self.name)).await;
                 true
             }
             None => self.order(&source).await?,
         };
+        if found {
+            report.say(format!("{} is there already: an earlier attempt ordered it", self.name)).await;
+        }
         let (new, compared) = self.until_ready(&source).await?;
-        let endpoint = new.endpoint.ok_or_else(|| {
+        let (host, port) = self.address(&source, &new).ok_or_else(|| {
             Failure::new(self.what(), "it is ready, and its cloud tells no address of it that could be one")
                 .now(format!("Look at {} by hand, then retry.", self.name))
         })?;
         let seconds = clock::boot_now().saturating_sub(self.began).as_secs();
-        Ok(Restored { instance: self.name, endpoint, compared, seconds, found })
+        Ok(Restored { instance: self.name, host, port, compared, seconds, found })
+    }
+
+    /// That kind of address by which the source is reached, where it can be told; else the first.
+    fn address(&self, source: &Instance, new: &Instance) -> Option<(String, u16)> {
+        let (host, port) = &self.restore.source;
+        let kind = source.endpoints.iter().find(|(_, endpoint)| endpoint.host == *host).map(|(kind, _)| kind);
+        let same = new.endpoints.iter().find(|(other, _)| Some(other) == kind);
+        let (_, endpoint) = same.or(new.endpoints.first())?;
+        Some((endpoint.host.clone(), endpoint.port.unwrap_or(*port)))
+    }
+
+    fn order_of(&self) -> Order<'_> {
+        Order { name: &self.name, moment: self.restore.moment, owner: &self.restore.owner }
     }
 
     fn what(&self) -> String {
@@ -127,10 +146,9 @@ impl Work<'_> {
     /// Whether an earlier attempt had ordered it. What is ordered is not taken back when this program is ended: the call is
     /// short, and half of it nobody could judge.
     async fn order(&self, source: &Instance) -> Result<bool, Failure> {
-        let Restore { moment, owner, report, .. } = self.restore;
+        let Restore { report, .. } = self.restore;
         self.possible(source).await?;
-        let order = Order { name: &self.name, moment: *moment, owner };
-        let args = self.provider.create(source, &order).map_err(|why| {
+        let args = self.provider.create(source, &self.order_of()).map_err(|why| {
             Failure::new(self.what(), why).now("Look at the source's settings by hand: nothing was ordered.")
         })?;
         report.say(format!("ordering {} of {}", self.name, self.restore.managed.of.by.title())).await;
@@ -198,11 +216,15 @@ impl Work<'_> {
                             self.say(word.clone()).await;
                         }
                         State::Ready => {
-                            let repairs = self.provider.repairs(source, &new);
+                            let repairs = self.provider.repairs(source, &new, &self.order_of());
                             if let Some(repair) = repairs.iter().find(|repair| !ordered.contains(*repair)) {
                                 self.say(repair.does.clone()).await;
-                                let done = self.provider.tool().call(&repair.args, &CancellationToken::new()).await;
-                                match done {
+                                let (tool, none) = (self.provider.tool(), CancellationToken::new());
+                                match tool.call_either(&repair.args, repair.older.as_deref(), &none).await {
+                                    // Of an attempt of which no answer came.
+                                    Err(complaint) if complaint.trouble == Trouble::Taken => {
+                                        ordered.push(repair.clone())
+                                    }
                                     // What was just made may be busy for a moment.
                                     Err(complaint) if complaint.may_pass() && missed < patience.misses => missed += 1,
                                     Err(complaint) => return Err(complaint.fails(self.unlike(&repair.does))),
@@ -296,7 +318,7 @@ impl Work<'_> {
         format!("{} is not like its source: {does} was refused", self.name)
     }
 
-    fn differs(&self, differences: &[(&'static str, String, String)]) -> Failure {
+    fn differs(&self, differences: &[(String, String, String)]) -> Failure {
         let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
         let all = differences
             .iter()

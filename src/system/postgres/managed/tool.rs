@@ -47,6 +47,8 @@ pub enum Trouble {
     Nowhere,
     /// The time cannot be restored to.
     Time,
+    /// This release of the tool takes other arguments.
+    Dialect,
     Other,
 }
 
@@ -83,7 +85,9 @@ impl Complaint {
             Trouble::Away => "Wait a little, then retry: nothing is done twice.".to_owned(),
             Trouble::Nowhere => "Say the place in the inventory, beside `engine`, then retry.".to_owned(),
             Trouble::Time => "Choose another recovery point within the window.".to_owned(),
-            Trouble::Other => format!("Run {} {} by hand and read what it says.", self.tool, self.command),
+            Trouble::Other | Trouble::Dialect => {
+                format!("Run {} {} by hand and read what it says.", self.tool, self.command)
+            }
         };
         Failure::new(what, self).now(now)
     }
@@ -124,6 +128,19 @@ impl Tool {
         }
         serde_json::from_slice(&captured.stdout)
             .map_err(|error| failed(Trouble::Other, format!("its answer cannot be read as JSON: {error}")))
+    }
+
+    /// As [`Tool::call`], in the words of an older release where the tool does not know the new ones.
+    pub async fn call_either(
+        &self,
+        args: &[String],
+        older: Option<&[String]>,
+        cancel: &CancellationToken,
+    ) -> Result<Value, Complaint> {
+        match (self.call(args, cancel).await, older) {
+            (Err(complaint), Some(older)) if complaint.trouble == Trouble::Dialect => self.call(older, cancel).await,
+            (done, _) => done,
+        }
     }
 
     /// As a person types it.

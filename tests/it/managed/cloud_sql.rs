@@ -1,0 +1,89 @@
+use lifeboat::inventory::ManagedBy;
+use serde_json::{Value, json};
+
+use super::scene::{Cloud, Service};
+use crate::support::sandbox::last_line;
+
+const CLONE: [&str; 3] = ["sql", "instances", "clone"];
+const POINT: &str = "2026-11-21T09:30:00Z";
+
+fn by() -> ManagedBy {
+    ManagedBy::CloudSql { project: Some("acme".to_owned()) }
+}
+
+fn cloud() -> Cloud {
+    let cloud = Cloud::new("gcloud");
+    cloud.put("orders", &Cloud::documented("cloud-sql-instance.json"));
+    cloud
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_comes_back_out_of_cloud_sql_after_a_kill() {
+    let service = Service::beside(cloud(), r#"engine = "cloud-sql", project = "acme""#).await;
+    let window: Value = last_line(&service.done(&["points", "--json"]));
+    let db = &window["systems"][0];
+    assert_eq!(
+        (&db["earliest"], &db["latest"]),
+        (&json!("2026-11-14T10:00:00.648821586Z"), &json!("2026-11-21T10:00:00.123456789Z"))
+    );
+    // By the private address, as the source is reached.
+    service.comes_back_after_a_kill("clone", &format!("damage_at={POINT}"));
+    let [ordered] = &<[Vec<String>; 1]>::try_from(service.cloud.calls_of(&CLONE)).unwrap();
+    let ordered = ordered.join(" ");
+    for said in ["clone orders orders-lb-", "--async", "--point-in-time=2026-11-21T09:30:00Z", "--project=acme"] {
+        assert!(ordered.contains(said), "{said}: {ordered}");
+    }
+    let [new] = service.cloud.new_ones().try_into().unwrap();
+    let (source, new) = (service.cloud.get("orders"), service.cloud.get(&new));
+    for at in ["/settings/availabilityType", "/settings/deletionProtectionEnabled", "/settings/userLabels/team"] {
+        assert_eq!(new.pointer(at), source.pointer(at), "{at}");
+    }
+    assert_eq!(new["settings"]["ipConfiguration"]["authorizedNetworks"][0]["value"], "203.0.113.0/24");
+}
+
+#[tokio::test]
+async fn what_cloud_sql_refuses_is_told_with_what_to_do() {
+    let cases = [
+        (
+            "describe",
+            "ERROR: (gcloud.sql.instances.describe) HTTPError 404: The Cloud SQL instance does not exist.",
+            "another region",
+        ),
+        (
+            "describe",
+            "ERROR: (gcloud.sql.instances.describe) There was a problem refreshing your current auth tokens: Reauthentication failed.",
+            "Log in",
+        ),
+        (
+            "describe",
+            "ERROR: (gcloud.sql.instances.describe) The required property [project] is not currently set.",
+            "Say the place",
+        ),
+        (
+            "clone",
+            "ERROR: (gcloud.sql.instances.clone) HTTPError 403: The client is not authorized to make this request.",
+            "that right",
+        ),
+    ];
+    for (command, says, now) in cases {
+        let cloud = cloud();
+        cloud.fail(command, says);
+        let failure = cloud.refusal(by(), POINT).await;
+        assert!(failure.now.as_deref().unwrap_or_default().contains(now), "{failure:?}");
+        assert!(cloud.new_ones().is_empty());
+    }
+    let cloud = cloud();
+    cloud.ignore("patch");
+    let failure = cloud.refusal(by(), POINT).await;
+    assert!(failure.why.contains("authorized networks is none and was 203.0.113.0/24"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_busy_instance_is_asked_again() {
+    let cloud = cloud();
+    let busy = "HTTPError 409: Operation failed because another operation was already in progress.";
+    cloud.fail("patch", &format!("ERROR: (gcloud.sql.instances.patch) {busy}"));
+    let restored = cloud.restored(by(), POINT).await;
+    assert_eq!(cloud.calls_of(&["sql", "instances", "patch"]).len(), 2);
+    assert_eq!(cloud.new_ones(), [restored.instance]);
+}
