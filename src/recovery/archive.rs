@@ -20,6 +20,10 @@ const MOST: u64 = 8 << 30;
 /// An index is about as much work as this many bytes of WAL: it is small, and a request to the store all the same.
 const INDEX: u64 = 256 << 10;
 
+/// Through another program each segment is one start of it: about ten a second. More than this, in bytes of WAL, nobody waits
+/// for in an incident.
+const MOST_THROUGH_ENGINE: u64 = 64 << 30;
+
 /// What a bucket holds of one system's WAL.
 pub struct Archive {
     /// Where the indexes are.
@@ -135,6 +139,23 @@ impl Archive {
         timeline
     }
 
+    /// Refuses what would take too long.
+    fn is_readable(&self, way: &Stretch<'_>) -> Result<(), Failure> {
+        let (work, gib) = (self.work(way), |bytes: u64| bytes >> 30);
+        let Supply::Engine(reader) = &self.supply else { return Ok(()) };
+        if work <= MOST_THROUGH_ENGINE {
+            return Ok(());
+        }
+        let (word, label) = (reader.word(), &way.backup.label);
+        let why = format!(
+            "{} GiB of it lie behind {label}, and at most {} GiB are read through {word}",
+            gib(work),
+            gib(MOST_THROUGH_ENGINE)
+        );
+        Err(Failure::new("the WAL was not read", why)
+            .now("go on: PostgreSQL finds a target by itself; and take base backups more often"))
+    }
+
     fn source(&self, runtime: &tokio::runtime::Handle) -> Source {
         let runtime = runtime.clone();
         match &self.supply {
@@ -146,6 +167,7 @@ impl Archive {
     /// Looks at a stretch. Blocks its thread. Damage is no error: it ends the history, and is named there. `None` when
     /// there is no WAL.
     pub fn read(&self, way: &Stretch<'_>, runtime: &tokio::runtime::Handle) -> Result<Option<Read>, Failure> {
+        self.is_readable(way)?;
         let listed = self.listed(way);
         let anchor = self.incident.or(way.reach.end_time);
         let tables = Tables::new(self.bucket.clone(), runtime.clone(), &self.backups);

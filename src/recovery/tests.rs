@@ -1,7 +1,9 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::archive::Archive;
 use super::retention::{Archived, Spare, spare_of_redis};
 use super::*;
 use crate::event::{
@@ -9,8 +11,9 @@ use crate::event::{
     RestorePoint, Suspect, SystemWindow, What, Window,
 };
 use crate::system::postgres::SourceEnd;
-use crate::system::postgres::wal::Segment;
+use crate::system::postgres::engine::{Engine, Reader};
 use crate::system::postgres::wal::read::Listed;
+use crate::system::postgres::wal::{Indexes, Segment, Supply};
 
 const SEGMENT: u64 = 16 << 20;
 
@@ -436,4 +439,33 @@ fn of_redis_the_last_that_is_there_stays() {
     assert_eq!((found.backups.len(), found.aof.len()), (2, 2), "the newest snapshot stays");
     // Where there are no snapshots, the newest file is all there is.
     assert_eq!(spare_of_redis(&[], &ranges, hours(1), time("23:00:00")).aof, ["early/1"]);
+}
+
+#[tokio::test]
+async fn too_much_wal_is_not_read_through_another_program() {
+    let engine = Engine::from_options("wal-g", "/nowhere/wal-g".into(), None, None).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let coverage = run(1, 0, 5000, "00:00:00", "10:30:00");
+    let listed = |number| {
+        let segment = Segment { timeline: 1, number, size: SEGMENT };
+        Listed { segment, key: segment.to_string(), bytes: SEGMENT, modified: time("10:00:00") }
+    };
+    let archive = Archive {
+        bucket: crate::store::Bucket::open(&format!("file://{}", home.path().display()), "").unwrap(),
+        supply: Supply::Engine(Arc::new(Reader::in_directory(engine, home.path()))),
+        backups: vec![backup("only", 1, 1, "00:10:00")],
+        coverage: vec![coverage],
+        forks: Vec::new(),
+        segments: (0..5000).map(listed).collect(),
+        indexes: Indexes::default(),
+        withheld: None,
+        segment_bytes: SEGMENT,
+        system_identifier: Some(7),
+        incident: Some(time("10:02:31")),
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let way = archive.stretch().expect("it is all there is");
+    let Err(refused) = archive.read(&way, &runtime) else { panic!("it was read") };
+    let says = "the WAL was not read: 78 GiB of it lie behind only, and at most 64 GiB are read through wal-g";
+    assert_eq!(refused.to_string(), says);
 }

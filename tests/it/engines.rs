@@ -358,6 +358,38 @@ async fn a_service_comes_back_out_of_pgbackrest() {
     comes_back(Scene::pgbackrest().await).await;
 }
 
+/// pgBackRest's own catalogue goes on telling of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_whose_parent_is_gone_is_not_offered() {
+    let scene = Scene::pgbackrest().await;
+    scene.run("backup-now.toml", &[]);
+    let config = format!("--config={}", scene.path("pgbackrest.conf").display());
+    scene.engine("pgbackrest", &[&config, "--stanza=main", "--type=incr", "backup"]);
+    let seen = || {
+        let window: Value = last_line(&scene.done(&["points", "--json"]));
+        let db = &window["systems"][0];
+        let labels =
+            db["backups"].as_array().unwrap().iter().map(|backup| backup["label"].as_str().unwrap().to_owned());
+        (labels.collect::<Vec<_>>(), db["warnings"].to_string())
+    };
+    let (labels, warnings) = seen();
+    let [full, delta] = labels.as_slice() else { panic!("{labels:?}") };
+    assert!(delta.starts_with(&format!("{full}_")) && warnings == "[]", "{labels:?}: {warnings}");
+    let backups = scene.path("repo/backup/main");
+    std::fs::rename(backups.join(full), scene.path("aside")).unwrap();
+    let (labels, warnings) = seen();
+    assert_eq!(labels, Vec::<String>::new());
+    for says in [
+        format!("backup {full} is not usable: {full} is gone"),
+        format!("backup {delta} is not usable: {full}, which it builds on, is gone"),
+    ] {
+        assert!(warnings.contains(&says), "{warnings}");
+    }
+    std::fs::rename(scene.path("aside"), backups.join(full)).unwrap();
+    std::fs::rename(backups.join(delta), scene.path("aside")).unwrap();
+    assert_eq!(seen().0, [full.as_str()]);
+}
+
 /// The exit codes by which PostgreSQL goes: only a definite answer may end a recovery.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_of_pgbackrest_never_looks_like_the_end_of_wal() {

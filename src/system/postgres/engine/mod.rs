@@ -250,6 +250,11 @@ impl Reader {
         self.engine.wal(name, &place).await
     }
 
+    /// The engine's, as the inventory calls it.
+    pub fn word(&self) -> &'static str {
+        self.engine.word()
+    }
+
     pub(super) fn missing(&self, name: &str) -> EngineError {
         let (program, command) = (self.engine.word().to_owned(), self.engine.wal_command().to_owned());
         EngineError { program, command, why: format!("{name} is not in its archive") }

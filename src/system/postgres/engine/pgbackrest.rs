@@ -3,6 +3,7 @@
 //! `info` tells of WAL only its first and last segment, which hides every hole between; the listing does not.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use chrono::DateTime;
@@ -97,6 +98,9 @@ struct Repo {
 struct Backup {
     label: String,
     prior: Option<String>,
+    /// Backups that hold files of this one; `null` of a full one.
+    #[serde(default)]
+    reference: Option<Vec<String>>,
     database: Database,
     archive: Span<Option<String>>,
     lsn: Option<Span<Lsn>>,
@@ -129,7 +133,7 @@ struct Stored {
 
 /// One entry of `repo-ls`.
 #[derive(Deserialize)]
-struct Entry {
+struct Listing {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
@@ -209,7 +213,23 @@ impl PgBackRest {
             let text = format!("repository {} of pgBackRest cannot be used: {}", repo.key, repo.status.message);
             found.warnings.push(text);
         }
+        let mut stored = BTreeMap::new();
         for backup in &stanza.backup {
+            let repo = backup.database.repo;
+            if let Entry::Vacant(place) = stored.entry(repo) {
+                place.insert(self.list(repo, &format!("backup/{}", self.stanza), false).await?);
+            }
+            // What info tells of stands in a file of its own.
+            let gone = |label: &&String| !stored.get(&repo).is_some_and(|labels| labels.contains_key(*label));
+            let parts = [&backup.label].into_iter().chain(&backup.prior).chain(backup.reference.iter().flatten());
+            if let Some(part) = parts.clone().find(gone) {
+                let beneath = if *part == backup.label { "" } else { ", which it builds on," };
+                found.damaged.push(format!(
+                    "backup {} is not usable: {part}{beneath} is gone from the repository",
+                    backup.label
+                ));
+                continue;
+            }
             match self.base_backup(backup, &stanza.db) {
                 Ok(backup) => found.backups.push(backup),
                 Err(why) => found.damaged.push(format!("backup {} is not usable: {why}", backup.label)),
@@ -221,10 +241,10 @@ impl PgBackRest {
                 ));
             }
         }
-        let mut listed: BTreeMap<(String, String), (u32, Entry)> = BTreeMap::new();
+        let mut listed: BTreeMap<(String, String), (u32, Listing)> = BTreeMap::new();
         for archive in stanza.archive.iter().filter(|archive| archive.database.id == current.id) {
             let repo = archive.database.repo;
-            for (path, entry) in self.list(repo, &archive.id).await? {
+            for (path, entry) in self.list(repo, &format!("archive/{}/{}", self.stanza, archive.id), true).await? {
                 if let (true, Some(name)) = (entry.kind == "file", stem(&path)) {
                     // Each repository has its own; archive-get takes the first that it finds.
                     listed.entry((name, archive.id.clone())).or_insert((repo, entry));
@@ -275,10 +295,10 @@ impl PgBackRest {
         })
     }
 
-    /// What lies in an archive of a repository, by path.
-    async fn list(&self, repo: u32, archive: &str) -> Result<BTreeMap<String, Entry>, EngineError> {
-        let spec = self.spec("repo-ls").arg(format!("--repo={repo}")).arg("--recurse").arg("--output=json");
-        let said = self.done("repo-ls", spec.arg(format!("archive/{}/{archive}", self.stanza))).await?;
+    /// What lies in a folder of a repository, by path; and in the folders in it.
+    async fn list(&self, repo: u32, folder: &str, all: bool) -> Result<BTreeMap<String, Listing>, EngineError> {
+        let spec = self.spec("repo-ls").arg(format!("--repo={repo}")).arg("--output=json");
+        let said = self.done("repo-ls", spec.args(all.then_some("--recurse")).arg(folder)).await?;
         serde_json::from_slice(&said.stdout)
             .map_err(|error| self.failed("repo-ls", format!("its answer cannot be read: {error}")))
     }
@@ -296,7 +316,7 @@ impl PgBackRest {
     }
 
     /// By the header of a segment.
-    async fn segment_bytes(&self, listed: &BTreeMap<(String, String), (u32, Entry)>) -> Result<u64, Failure> {
+    async fn segment_bytes(&self, listed: &BTreeMap<(String, String), (u32, Listing)>) -> Result<u64, Failure> {
         let is_segment = |name: &&str| matches!(WalFile::parse(name), Some(WalFile::Segment(_)));
         let names: Vec<&str> = listed.keys().map(|(name, _)| name.as_str()).filter(is_segment).collect();
         let Some(name) = names.last() else { return Ok(USUAL_SEGMENT) };

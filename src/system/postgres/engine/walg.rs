@@ -170,8 +170,15 @@ impl WalG {
             segment_bytes: header.map_or(USUAL_SEGMENT, |header| header.segment_size),
             ..Found::default()
         };
+        let first: Vec<String> = backups.iter().map(|backup| backup.wal_file_name.clone()).collect();
         for backup in backups {
             let label = backup.backup_name.clone();
+            if let Some(parent) = parent_of(&label).filter(|parent| !first.iter().any(|name| name == parent)) {
+                found.damaged.push(format!(
+                    "backup {label} is not usable: the one that begins in {parent}, which it builds on, is gone"
+                ));
+                continue;
+            }
             match base_backup(backup, found.system_identifier) {
                 Ok(backup) => found.backups.push(backup),
                 Err(why) => found.damaged.push(format!("backup {label} is not usable: {why}")),
@@ -279,6 +286,11 @@ fn stored(line: &str) -> Option<Option<Stored>> {
     Some(file.map(|file| Stored { name: file.name(), bytes, modified: modified.to_utc() }))
 }
 
+/// The segment that the parent of a delta begins in: `base_000000010000000000000007_D_000000010000000000000003`.
+fn parent_of(label: &str) -> Option<&str> {
+    label.rsplit_once("_D_").map(|(_, parent)| parent)
+}
+
 /// Whether the cluster lies there, on this machine. The control file begins with its identity.
 pub(super) fn is_of(data: &Path, system_identifier: u64) -> bool {
     let control = std::fs::read(data.join("global/pg_control")).unwrap_or_default();
@@ -319,5 +331,12 @@ mod tests {
         assert_eq!(name("obj 41    2026-11-22 03:08:53 +0000 UTC 00000002.history.br"), history);
         assert_eq!(name("obj many  2026-11-22 03:08:53 +0000 UTC 00000002.history.br"), None);
         assert_eq!(name("obj 41"), None);
+    }
+
+    #[test]
+    fn a_delta_names_its_parent() {
+        let delta = "base_000000010000000000000007_D_000000010000000000000003";
+        assert_eq!(parent_of(delta), Some("000000010000000000000003"));
+        assert_eq!(parent_of("base_000000010000000000000003"), None);
     }
 }
