@@ -20,6 +20,7 @@ mod postgres_restore;
 mod recovery_choose;
 mod redis_check;
 mod redis_command;
+mod redis_export;
 mod redis_policy;
 mod redis_restore;
 mod redis_snapshot;
@@ -77,6 +78,7 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
         StepKind::RedisSnapshot { aof } => Arc::new(redis_snapshot::RedisSnapshot { aof }),
         StepKind::RedisRestore => Arc::new(redis_restore::RedisRestore),
         StepKind::RedisCheck { min_keys, prefixes } => Arc::new(redis_check::RedisCheck { min_keys, prefixes }),
+        StepKind::RedisExport { prefix, file } => Arc::new(redis_export::RedisExport { prefix, file }),
         StepKind::RedisPolicy => Arc::new(redis_policy::RedisPolicy),
         StepKind::StoreCheck => Arc::new(store_check::StoreCheck),
         StepKind::StorePrune => Arc::new(store_prune::StorePrune),

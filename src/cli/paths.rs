@@ -16,6 +16,8 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("backup-now.toml", include_str!("../../runbooks/backup-now.toml")),
     ("backup-daily.toml", include_str!("../../runbooks/backup-daily.toml")),
     ("partial-restore.toml", include_str!("../../runbooks/partial-restore.toml")),
+    ("partial-restore-keys.toml", include_str!("../../runbooks/partial-restore-keys.toml")),
+    ("restore-all.toml", include_str!("../../runbooks/restore-all.toml")),
     ("prune.toml", include_str!("../../runbooks/prune.toml")),
     ("drill-monthly.toml", include_str!("../../runbooks/drill-monthly.toml")),
     ("verify-backups.toml", include_str!("../../runbooks/verify-backups.toml")),

@@ -23,8 +23,9 @@ use crate::runbook::{OnFailure, Runbook, StepKind};
 
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// A runbook: a file, or one that comes with Lifeboat (restore-to-a-point, redis-restore, restore-managed,
-    /// backup-now, backup-daily, ship-aof, verify-backups, verify-stores, prune, partial-restore, drill-monthly, game-day)
+    /// A runbook: a file, or one that comes with Lifeboat (restore-to-a-point, restore-all, redis-restore,
+    /// restore-managed, partial-restore, partial-restore-keys, backup-now, backup-daily, ship-aof, verify-backups,
+    /// verify-stores, prune, drill-monthly, game-day)
     #[arg(value_name = "RUNBOOK")]
     pub runbook: PathBuf,
     /// The inventory that it is bound to [default: lifeboat.toml]

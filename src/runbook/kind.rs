@@ -43,6 +43,8 @@ pub enum StepKind {
     RedisCommand { argv: Vec<String>, on: Option<Side> },
     /// `recovery.choose`: sets the variable `recovery_point`.
     RecoveryChoose { systems: Vec<String>, suggest: Option<String> },
+    /// `redis.export`: keys of one prefix out of the restored server into a file.
+    RedisExport { prefix: String, file: String },
     /// `redis.policy`: the server's persistence against its RPO.
     RedisPolicy,
     /// `store.prune`: what the store's limit no longer asks for.
@@ -99,6 +101,7 @@ impl StepKind {
             Self::RedisCheck { .. } => "redis.check",
             Self::RedisCommand { .. } => "redis.command",
             Self::RecoveryChoose { .. } => "recovery.choose",
+            Self::RedisExport { .. } => "redis.export",
             Self::RedisPolicy => "redis.policy",
             Self::StorePrune => "store.prune",
             Self::StoreCheck => "store.check",

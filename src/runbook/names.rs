@@ -122,6 +122,10 @@ pub fn texts<'s>(step: &'s Step, place: Place<'s>) -> Vec<(&'s str, Place<'s>)> 
             }
         }
         StepKind::RedisCommand { argv, .. } | StepKind::SmokeRedis { argv } => lists.push((argv, "argv")),
+        StepKind::RedisExport { prefix, file } => {
+            one(Some(prefix), "prefix");
+            one(Some(file), "file");
+        }
         StepKind::RecoveryChoose { suggest, .. } => one(suggest.as_ref(), "suggest"),
         StepKind::CutoverConnections { connections, .. } => one(Some(connections), "connections"),
         StepKind::SmokeHttp { url, body, .. } => {

@@ -85,7 +85,7 @@ fn every_shipped_runbook_loads_without_a_warning() {
         ids.push(id);
     }
     ids.sort();
-    let all = "backup-daily backup-now drill-monthly game-day partial-restore prune redis-restore restore-managed restore-to-a-point ship-aof verify-backups verify-stores";
+    let all = "backup-daily backup-now drill-monthly game-day partial-restore partial-restore-keys prune redis-restore restore-all restore-managed restore-to-a-point ship-aof verify-backups verify-stores";
     assert_eq!(ids.join(" "), all);
 }
 

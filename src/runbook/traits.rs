@@ -28,6 +28,7 @@ impl StepKind {
             | Self::RedisRestore
             | Self::RedisCheck { .. }
             | Self::RedisCommand { .. }
+            | Self::RedisExport { .. }
             | Self::RedisPolicy
             | Self::SmokeRedis { .. } => Some(SystemKind::Redis),
             _ => None,
@@ -100,6 +101,7 @@ impl StepKind {
             Self::RedisCheck { .. } => {
                 Facts::These { names: &["keys", "address", "aof_enabled"], prefix: Some("keys_") }
             }
+            Self::RedisExport { .. } => these(&["keys", "expiring", "bytes", "file"]),
             Self::PostgresCheck { .. } => these(&["tables", "rows", "corrupt", "suspects"]),
             Self::Confirm | Self::Note | Self::Wait { .. } => these(&[]),
             _ => Facts::Open,

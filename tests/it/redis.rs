@@ -4,6 +4,7 @@ mod alone;
 pub mod aof;
 mod aof_restore;
 mod check;
+mod export;
 mod policy;
 pub mod restore;
 pub mod snapshot;

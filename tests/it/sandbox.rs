@@ -284,3 +284,37 @@ fn a_healthy_one_trades_with_backups_on_a_schedule() {
     let broken = place.json(&["up", "--json"]);
     assert_eq!(broken["state"], "broken", "{broken:#}");
 }
+
+#[test]
+fn everything_is_gone_and_comes_back_out_of_the_bucket_alone() {
+    let place = Place::new("gone");
+    let status = place.json(&["up", "--healthy", "--json"]);
+    let inventory = place.0.join("lifeboat.toml");
+    // The disks too: what is left is the bucket, and a machine to restore on.
+    for server in status["servers"].as_array().unwrap() {
+        if server["kind"] == "application" {
+            continue;
+        }
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(number(&server["pid"])).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        let directory = Path::new(server["directory"].as_str().unwrap());
+        let deadline = clock::boot_now() + Duration::from_secs(60);
+        // A server that is about to end writes into it.
+        while directory.exists() && std::fs::remove_dir_all(directory).is_err() {
+            assert!(clock::boot_now() < deadline, "{} cannot be removed", directory.display());
+            clock::block(Duration::from_millis(20));
+        }
+    }
+    let answers = place.0.join("answers.toml");
+    std::fs::write(&answers, "choose = \"latest\"\nfence = \"orders-db\"\n").unwrap();
+    let (ledger, app) = (place.0.join("bin/ledger-check"), status["app_url"].as_str().unwrap());
+    let mut command = place.lifeboat(&["run", "restore-all", "--headless", "--yes", "--json", "--mode", "incident"]);
+    command.arg("--inventory").arg(&inventory).arg("--answers").arg(&answers);
+    command.arg("--var").arg(format!("ledger_check={}", ledger.display())).arg("--var").arg(format!("app_url={app}"));
+    let output = command.arg("--state-dir").arg(place.0.join("state")).output().unwrap();
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
+    let compared = place.json(&["ledger", "--json"]);
+    assert_eq!(compared["holds"], true, "{compared:#}");
+    assert!(number(&compared["present"]) > 0, "{compared:#}");
+}

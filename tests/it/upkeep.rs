@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::check::{SYSTEM, Shop, fact, files, later};
 use crate::support::postgres::program;
-use crate::support::redis::{TestRedis, open_directory};
+use crate::support::redis::{TestRedis, open_directory, pipe};
 use crate::support::sandbox::{Place, last_line, text};
 
 const CACHE: &str = "orders-cache";
@@ -390,9 +390,23 @@ async fn the_monthly_drill_and_a_partial_restore_run_by_themselves() {
     let copied = sql.split("FROM stdin;\n").nth(1).unwrap().lines().take_while(|line| *line != "\\.").count();
     assert_eq!(copied, rows, "{sql}");
 
-    // The clone stands where restores go; the drill gets a place of its own.
+    // Keys that are gone come back, and what production has written since stays.
+    redis.run("SET cart:2 pears").await;
+    redis.run("DEL cart:1").await;
+    let keys = shop.primary.path("carts.resp");
+    let file = format!("dump_file={}", keys.display());
+    let partial = ["--var", "prefix=cart:", "--var", file.as_str()];
+    let partial = run(&shop, "partial-restore-keys", &[&unattended[..], &partial].concat());
+    assert!(partial.status.success(), "{}", all(&partial));
+    assert_eq!(pipe(&redis.url, &keys), 0);
+    assert_eq!(redis.run("GET cart:1").await, ::redis::Value::BulkString(b"apples".to_vec()));
+    assert_eq!(redis.run("GET cart:2").await, ::redis::Value::BulkString(b"pears".to_vec()));
+    end_below(&shop.primary.path("restored-cache"));
+
+    // The clones stand where restores go; the drill gets places of its own.
     let inventory = shop.primary.path("lifeboat.toml");
     let elsewhere = std::fs::read_to_string(&inventory).unwrap().replace("/restored\"", "/restored-again\"");
+    let elsewhere = elsewhere.replace("/restored-cache\"", "/restored-cache-again\"");
     std::fs::write(&inventory, elsewhere).unwrap();
     let drill = run(&shop, "drill-monthly", &unattended);
     assert!(drill.status.success(), "{}", all(&drill));
@@ -401,5 +415,5 @@ async fn the_monthly_drill_and_a_partial_restore_run_by_themselves() {
     for restored in ["restored", "restored-again"] {
         crate::support::postgres::stop_hard(&shop.primary.path(restored));
     }
-    end_below(&shop.primary.path("restored-cache"));
+    end_below(&shop.primary.path("restored-cache-again"));
 }

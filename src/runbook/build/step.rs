@@ -139,6 +139,7 @@ fn kind(raw: Kind, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems)
         Kind::RecoveryChoose { systems, suggest } => {
             StepKind::RecoveryChoose { systems: several(systems, place, scope, problems), suggest: text(suggest) }
         }
+        Kind::RedisExport { prefix, file } => StepKind::RedisExport { prefix: prefix.0, file: file.0 },
         Kind::RedisPolicy {} => StepKind::RedisPolicy,
         Kind::StorePrune {} => {
             for (key, hint) in [

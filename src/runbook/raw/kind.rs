@@ -126,6 +126,14 @@ pub enum Kind {
         argv: Argv,
         on: Option<On>,
     },
+    /// Keys of the restored Redis into a file, for `redis-cli --pipe`.
+    #[serde(rename = "redis.export")]
+    RedisExport {
+        /// What the keys begin with. May hold `{placeholders}`.
+        prefix: Text,
+        /// An absolute path of a file that is not there yet. May hold `{placeholders}`.
+        file: Text,
+    },
     /// Looks at what can be recovered and lets a person choose the point.
     #[serde(rename = "recovery.choose")]
     RecoveryChoose {

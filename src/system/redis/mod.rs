@@ -9,6 +9,7 @@ mod catalogue;
 mod check;
 mod command;
 mod connect;
+mod export;
 mod identity;
 mod lane;
 pub mod persistence;
@@ -24,6 +25,7 @@ pub use catalogue::{FOLDER as SNAPSHOTS, FORMAT, Manifest, Source, among as snap
 pub use check::{Checked, check};
 pub use command::{CommandError, command, permit};
 pub use connect::{Info, Redis, RedisError, address, at_address};
+pub use export::{ExportError, Exported, export};
 pub use identity::identify;
 pub use lane::Report;
 pub use restore::{

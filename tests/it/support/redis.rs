@@ -90,6 +90,16 @@ impl TestRedis {
     }
 }
 
+/// Sends a file of commands by Redis' own client; returns how many were refused.
+pub fn pipe(url: &Secret, file: &Path) -> u64 {
+    let mut command = std::process::Command::new("redis-cli");
+    command.args(["-u", url.expose(), "--pipe"]).stdin(std::fs::File::open(file).expect("the file"));
+    let output = command.output().expect("redis-cli runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (errors, _) = said.split_once(", replies:").unwrap_or_else(|| panic!("{said}"));
+    errors.rsplit("errors: ").next().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{said}"))
+}
+
 pub async fn run(redis: &Redis, words: &str) -> redis::Value {
     let mut words = words.split(' ');
     let mut command = redis::cmd(words.next().expect("a command"));
