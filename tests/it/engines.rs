@@ -106,10 +106,12 @@ impl Scene {
         if streams {
             scene.barman_does(&["receive-wal", "--create-slot", "main"]);
             let config = config.to_str().unwrap();
-            scene.receiver =
-                Some(scene.command("barman", &["--config", config, "receive-wal", "main"]).spawn().unwrap());
+            let mut receiver = scene.command("barman", &["--config", config, "receive-wal", "main"]);
+            let receiver = receiver.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let receiver = scene.receiver.insert(receiver);
             let there = "select count(*) from pg_stat_replication where application_name = 'barman_receive_wal'";
             while scene.primary.value(there).await != "1" {
+                assert_eq!(receiver.try_wait().unwrap(), None, "receive-wal ended: see barman.log");
                 clock::sleep(Duration::from_millis(20)).await;
             }
         }
