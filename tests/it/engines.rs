@@ -559,27 +559,40 @@ async fn an_error_of_wal_g_never_looks_like_the_end_of_wal() {
         let output = scene.lifeboat(&words);
         (output.status.code().unwrap(), text(&output.stderr))
     };
-    let refused = |config: &str, name: &str, says: &str| {
-        let (code, said) = fetch(config, name);
-        assert!(code == 255 && said.contains(says), "{code}: {said}");
-    };
     let own = std::fs::read(scene.primary.data.join("pg_wal").join(&name)).unwrap();
-    // The right storage has a backup.
-    refused(&config, "000000010000000000000099", "holds no backup either");
     scene.run("backup-now.toml", &[]);
     assert_eq!(fetch(&config, &name), (0, String::new()));
     assert!(std::fs::read(scene.path("fetched")).unwrap() == own);
     assert_eq!(fetch(&config, "000000010000000000000099"), (1, String::new()));
     assert_eq!(fetch(&config, "00000002.history"), (1, String::new()));
-    refused("/nowhere/walg.json", &name, "Failed to read the configuration");
+
     let stored = scene.path("storage/wal_005").join(format!("{name}.lzma"));
     let whole = std::fs::read(&stored).unwrap();
     std::fs::write(&stored, &whole[..whole.len() / 2]).unwrap();
-    refused(&config, &name, "decompression failed");
-    std::fs::write(&stored, &whole).unwrap();
-    // Not mounted.
-    std::fs::rename(scene.path("storage"), scene.path("aside")).unwrap();
-    refused(&config, "000000010000000000000099", "Folder not exists");
+    let elsewhere = |name: &str| {
+        let text = std::fs::read_to_string(&config).unwrap();
+        let (path, storage) = (scene.path(&format!("{name}.json")), scene.path("storage").display().to_string());
+        std::fs::write(&path, text.replace(&storage, &scene.path(name).display().to_string())).unwrap();
+        give(&account(), &path);
+        path.display().to_string()
+    };
+    let (empty, gone) = (elsewhere("empty"), elsewhere("gone"));
+    std::fs::create_dir(scene.path("empty")).unwrap();
+    give(&account(), &scene.path("empty"));
+    let cases = [
+        (config.as_str(), name.as_str(), "decompression failed"),
+        (&empty, "000000010000000000000099", "holds no backup either"),
+        (&gone, "000000010000000000000098", "Folder not exists"),
+        ("/nowhere/walg.json", "000000010000000000000097", "Failed to read the configuration"),
+    ];
+    std::thread::scope(|scope| {
+        for (config, name, says) in cases {
+            scope.spawn(move || {
+                let (code, said) = fetch(config, name);
+                assert!(code == 255 && said.contains(says), "{code}: {said}");
+            });
+        }
+    });
 }
 
 /// Backed up, archived, damaged, and restored to the moment before, with the runbooks as they are shipped.
