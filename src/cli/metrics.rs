@@ -115,15 +115,18 @@ struct Looker {
 
 impl Looker {
     fn of(global: &Global, look: &Look) -> Result<Self> {
+        let inventory = inventory::load(&paths::inventory(look.inventory.as_deref())?)?;
+        let scheduled = inventory.schedules.iter();
+        let scheduled = scheduled.map(|one| paths::runbook(&one.runbook).ok().map(|runbook| runbook.id)).collect();
         Ok(Self {
-            inventory: inventory::load(&paths::inventory(look.inventory.as_deref())?)?,
+            inventory,
             state: paths::state(global.state_dir.as_deref())?,
-            looking: Looking { ask: !look.stores_only, protection: look.protection },
+            looking: Looking { ask: !look.stores_only, protection: look.protection, scheduled },
         })
     }
 
     async fn look(&self) -> std::result::Result<String, Failure> {
-        let snapshot = metrics::collect(&self.inventory, &self.state, self.looking).await?;
+        let snapshot = metrics::collect(&self.inventory, &self.state, &self.looking).await?;
         Ok(metrics::page(&snapshot, &self.inventory))
     }
 }

@@ -11,7 +11,7 @@ use super::error::Result;
 use super::{Global, paths};
 use crate::clock;
 use crate::event::Verdict;
-use crate::history::{History, Run};
+use crate::history::{self, History, Overdue, Run};
 use crate::inventory::{self, Inventory, Schedule};
 use crate::report::words;
 use crate::tui::clean;
@@ -47,38 +47,19 @@ pub struct Standing {
     pub runbook: std::result::Result<String, String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Overdue {
-    /// By so many seconds.
-    By(f64),
-    /// There has been no good run yet.
-    Never,
-}
-
-/// How a schedule stands at the moment `now`. A run counts when it came to its end, missed objectives or not, and was about
-/// the same service and the systems that the schedule names.
+/// How a schedule stands at the moment `now`.
 pub fn standing(schedule: &Schedule, inventory: &Inventory, history: &History, now: DateTime<Utc>) -> Standing {
     let runbook = paths::runbook(&schedule.runbook).map(|runbook| runbook.id).map_err(|error| match error.problems {
         Some(problems) => format!("{} has {}", schedule.runbook.display(), problems.count()),
         None => error.to_string(),
     });
-    let about = |run: &&Run| {
-        runbook.as_ref() == Ok(&run.runbook)
-            && run.is_of(inventory)
-            && schedule.systems.values().all(|system| run.rpo.iter().any(|rpo| rpo.system == *system))
-    };
-    let good = |run: &&Run| matches!(run.verdict, Some(Verdict::Passed | Verdict::ObjectiveMissed));
-    let last = history.runs.iter().find(about);
-    let due = history.runs.iter().find(|run| about(run) && good(run));
-    let due = due.and_then(|run| schedule.cadence.next(run.started));
-    let overdue = match due {
-        None => Some(Overdue::Never),
-        Some(due) => {
-            let late = (now - due).as_seconds_f64();
-            (late > schedule.overdue_after.as_secs_f64()).then_some(Overdue::By(late))
+    match &runbook {
+        Ok(id) => {
+            let due = history::due(schedule, id, inventory, &history.runs, now);
+            Standing { last: due.last.cloned(), due: due.at, overdue: due.overdue, runbook }
         }
-    };
-    Standing { last: last.cloned(), due, overdue, runbook }
+        Err(_) => Standing { last: None, due: None, overdue: Some(Overdue::Never), runbook },
+    }
 }
 
 /// The next runs.

@@ -3,6 +3,7 @@
 //! A journal is folded while it is read, one at a time, so that memory is that of the largest drill, not of all of them.
 //! One that cannot be believed is named beside the others; it never makes a history that merely looks shorter.
 
+mod due;
 mod signature;
 
 use std::io;
@@ -17,6 +18,7 @@ use crate::event::{Failure, Mode, Verdict};
 use crate::inventory::Inventory;
 use crate::journal::{self, DrillDir, JournalError, Reader};
 
+pub use due::{Due, Overdue, due};
 pub use signature::{Evidence, SignedBy, read_signature};
 
 /// All runs below a state directory.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::clock;
-use crate::event::{Failure, Verdict};
+use crate::event::Failure;
 use crate::history::{self, Run};
 use crate::inventory::Inventory;
 use crate::recovery::health::{Health, health, stores};
@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub health: Health,
     /// By runbook.
     pub jobs: BTreeMap<String, Job>,
+    /// By runbook: from when on its next good run is late, by the first of its schedules.
+    pub deadlines: BTreeMap<String, DateTime<Utc>>,
     /// Journals that cannot be believed.
     pub damaged: usize,
     pub at: DateTime<Utc>,
@@ -35,62 +37,77 @@ pub struct Job {
 }
 
 /// What is looked at besides the stores' objects and the journals.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Looking {
     /// Ask the servers how far they are.
     pub ask: bool,
     /// Ask the providers what they do for the stores.
     pub protection: bool,
+    /// The ids of the runbooks of the inventory's schedules, in their order; `None` for one that cannot be read.
+    pub scheduled: Vec<Option<String>>,
 }
 
 /// Looks at all systems of the inventory and at all runs below `state`.
 /// What cannot be looked at is a fact of the health; only a folder that cannot be listed is an error.
-pub async fn collect(inventory: &Inventory, state: &Path, looking: Looking) -> Result<Snapshot, Failure> {
+pub async fn collect(inventory: &Inventory, state: &Path, looking: &Looking) -> Result<Snapshot, Failure> {
     let (at, began) = (clock::wall_now(), clock::boot_now());
     let systems: Vec<String> = inventory.systems.keys().cloned().collect();
-    let (path, service) = (state.to_owned(), inventory.service.clone());
-    let journals = tokio::task::spawn_blocking(move || jobs(&path, &service));
+    let path = state.to_owned();
+    let journals = tokio::task::spawn_blocking(move || history::read(&path));
     let providers = async {
         match looking.protection {
             true => stores(inventory, &systems, at).await,
             false => Vec::new(),
         }
     };
-    let (mut health, stores, jobs) =
+    let (mut health, stores, history) =
         tokio::join!(health(inventory, &systems, at, None, looking.ask), providers, journals);
     health.stores = stores;
-    let jobs = jobs.map_err(|error| error.to_string()).and_then(|read| read.map_err(|error| error.to_string()));
-    let (jobs, damaged) = jobs.map_err(|why| {
+    let history = history.map_err(|error| error.to_string()).and_then(|read| read.map_err(|error| error.to_string()));
+    let history = history.map_err(|why| {
         Failure::new(format!("the drills in {} cannot be listed", state.display()), why)
             .now("Check --state-dir and its permissions.")
     })?;
-    Ok(Snapshot { health, jobs, damaged, at, took: clock::boot_now().saturating_sub(began) })
+    let deadlines = deadlines(inventory, &history.runs, &looking.scheduled, at);
+    let damaged = history.damaged.len();
+    let jobs = jobs(history.runs, &inventory.service);
+    Ok(Snapshot { health, jobs, deadlines, damaged, at, took: clock::boot_now().saturating_sub(began) })
 }
 
-/// Runs of the service by runbook, and how many journals cannot be believed.
-fn jobs(state: &Path, service: &str) -> std::io::Result<(BTreeMap<String, Job>, usize)> {
-    let history = history::read(state)?;
+/// Runs of the service by runbook.
+fn jobs(runs: Vec<Run>, service: &str) -> BTreeMap<String, Job> {
     let mut jobs: BTreeMap<String, Job> = BTreeMap::new();
     // The newest first.
-    for run in history.runs.into_iter().filter(|run| run.service == service) {
+    for run in runs.into_iter().filter(|run| run.service == service) {
         let job = jobs.entry(run.runbook.clone()).or_insert_with(|| Job {
             last: run.clone(),
             last_success: None,
             drill: None,
         });
-        if job.last_success.is_none() && is_success(&run) {
+        if job.last_success.is_none() && run.is_good() {
             job.last_success = Some(run.clone());
         }
         if job.drill.is_none() && is_drill(&run) {
             job.drill = Some(run);
         }
     }
-    Ok((jobs, history.damaged.len()))
+    jobs
 }
 
-/// Everything that was to be done is done; an objective may have been missed.
-pub fn is_success(run: &Run) -> bool {
-    matches!(run.verdict, Some(Verdict::Passed | Verdict::ObjectiveMissed))
+fn deadlines(
+    inventory: &Inventory,
+    runs: &[Run],
+    scheduled: &[Option<String>],
+    now: DateTime<Utc>,
+) -> BTreeMap<String, DateTime<Utc>> {
+    let mut first: BTreeMap<String, DateTime<Utc>> = BTreeMap::new();
+    for (schedule, runbook) in inventory.schedules.iter().zip(scheduled) {
+        let Some(runbook) = runbook else { continue };
+        let Some(at) = history::due(schedule, runbook, inventory, runs, now).at else { continue };
+        let late = at + schedule.overdue_after;
+        first.entry(runbook.clone()).and_modify(|known| *known = late.min(*known)).or_insert(late);
+    }
+    first
 }
 
 /// It recovered something: a backup has a clock too, but nothing that it gave up.

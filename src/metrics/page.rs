@@ -8,13 +8,13 @@ use prometheus_client::encoding::{EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::collect::{Job, Snapshot, is_success};
+use super::collect::{Job, Snapshot};
 use crate::inventory::Inventory;
 use crate::recovery::health::{Fact, Judgement, Subject, SystemHealth};
 
-/// A nightly job and two hours: when a runbook that belongs to the daily ones is overdue.
+/// A nightly job and two hours: when a runbook that belongs to the daily ones is overdue, if no schedule says.
 const DAILY: f64 = 26.0 * 3600.0;
-/// A quarter: how old the newest drill may be.
+/// A quarter: how old the newest drill may be, if no schedule says.
 const QUARTERLY: f64 = 92.0 * 24.0 * 3600.0;
 /// The runbooks that are run daily.
 const DAILY_JOBS: [&str; 5] = ["backup-now", "backup-daily", "verify-backups", "verify-stores", "prune"];
@@ -241,10 +241,14 @@ impl Page<'_> {
             Some(f64::from(u8::from(job.last.ended.is_none())))
         });
         self.per_job("job_success", None, "1 when the newest run that ended did all it had to", |_, job| {
-            job.last.ended.map(|_| f64::from(u8::from(is_success(&job.last))))
+            job.last.ended.map(|_| f64::from(u8::from(job.last.is_good())))
         });
-        self.per_job("job_max_age", Some(Seconds), "How long ago the newest success may be", |runbook, _| {
-            DAILY_JOBS.contains(&runbook).then_some(DAILY)
+        let deadlines = self.snapshot.deadlines.clone();
+        // The rule adds it to the end of that success.
+        self.per_job("job_max_age", Some(Seconds), "How long ago the newest success may be", move |runbook, job| {
+            let scheduled = deadlines.get(runbook).zip(job.last_success.as_ref()?.ended);
+            let scheduled = scheduled.map(|(late, ended)| (*late - ended).as_seconds_f64());
+            scheduled.or_else(|| DAILY_JOBS.contains(&runbook).then_some(DAILY))
         });
     }
 
@@ -256,8 +260,11 @@ impl Page<'_> {
             "When the newest drill that recovered the service ended",
             |_, job| job.drill.as_ref()?.ended.map(stamp),
         );
-        self.per_job("drill_max_age", Some(Seconds), "How long ago the newest drill may be", |_, job| {
-            job.drill.as_ref().map(|_| QUARTERLY)
+        let deadlines = self.snapshot.deadlines.clone();
+        self.per_job("drill_max_age", Some(Seconds), "How long ago the newest drill may be", move |runbook, job| {
+            let ended = job.drill.as_ref()?.ended;
+            let scheduled = deadlines.get(runbook).zip(ended).map(|(late, ended)| (*late - ended).as_seconds_f64());
+            Some(scheduled.unwrap_or(QUARTERLY))
         });
         self.per_job("drill_rto", Some(Seconds), "Declaration to recovery in the newest drill", |_, job| {
             job.drill.as_ref()?.rto.seconds

@@ -391,4 +391,23 @@ fn what_is_overdue_is_said_with_an_exit_code() {
     let state = state.to_str().unwrap();
     let table = said(&mut lifeboat(&["--state-dir", state], &inventory));
     assert!(table.contains("on time") && table.contains("+09:00") && table.contains("in Europe/Berlin"), "{table}");
+    let near = std::fs::read_to_string(&inventory).unwrap();
+    let near = near.replace("s3://acme-dr/orders?region=eu-central-1", "file:far").replace("access_key", "# ");
+    std::fs::write(&inventory, near.replace("secret_key", "# ")).unwrap();
+    // Prometheus gets the same moment: the end of the newest good run, and how long after it is too long.
+    let mut metrics = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+    metrics.args(["metrics", "--stores-only", "--state-dir", state, "--inventory"]).arg(&inventory);
+    let page = said(&mut metrics);
+    let value = |name: &str| -> f64 {
+        let start = format!("lifeboat_{name}{{service=\"orders\",runbook=\"backup-now\"}} ");
+        let line =
+            page.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("no {name}: {page}"));
+        line.parse().unwrap()
+    };
+    let started = at(of(&found, "last")["started"].as_str().unwrap());
+    let due = Cadence::read("daily at 10:30", "Europe/Berlin").unwrap().next(started).unwrap();
+    let late = value("job_last_success_timestamp_seconds") + value("job_max_age_seconds");
+    // As no `overdue_after` says otherwise.
+    let overdue_after = 86_400.0;
+    assert!((late - (due.timestamp() as f64 + overdue_after)).abs() < 1.0, "{late}: {page}");
 }

@@ -2,6 +2,7 @@
 
 use super::{Sources, does, is_cache, objective, runs};
 use crate::event::Verdict;
+use crate::history::{Overdue, due};
 use crate::report::words::{self, clean};
 use crate::runbook::{Runbook, StepKind};
 
@@ -72,7 +73,7 @@ fn runbooks(sources: &Sources<'_>, gaps: &mut Vec<String>) {
         let newest = runs(sources, &runbook.id).find(|run| run.verdict.is_some());
         gaps.extend(match newest {
             None => Some(format!("The runbook “{title}” ({}) has never been drilled.", runbook.id)),
-            Some(run) if !matches!(run.verdict, Some(Verdict::Passed | Verdict::ObjectiveMissed)) => Some(format!(
+            Some(run) if !run.is_good() => Some(format!(
                 "The last run of “{title}” ({}) did not come to a good end: {}.",
                 runbook.id,
                 run.verdict.map_or("under way", Verdict::word)
@@ -90,11 +91,8 @@ fn runbooks(sources: &Sources<'_>, gaps: &mut Vec<String>) {
             gaps.push(format!("The schedule {name} names a runbook that cannot be read."));
             continue;
         };
-        let good = runs(sources, &runbook.id)
-            .find(|run| matches!(run.verdict, Some(Verdict::Passed | Verdict::ObjectiveMissed)));
-        let due = good.and_then(|run| schedule.cadence.next(run.started));
-        let late = due.map(|due| (sources.now - due).as_seconds_f64());
-        if let Some(late) = late.filter(|late| *late > schedule.overdue_after.as_secs_f64()) {
+        let due = due(schedule, &runbook.id, sources.inventory, &sources.history.runs, sources.now);
+        if let Some(Overdue::By(late)) = due.overdue {
             gaps.push(format!("The schedule {name} is overdue by {}.", words::duration(late.round())));
         }
     }
