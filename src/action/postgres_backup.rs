@@ -18,6 +18,11 @@ impl Action for PostgresBackup {
 
 async fn backup(context: &Context) -> Result<Outcome, Failure> {
     let system = context.target()?;
+    if let Some(managed) = system.managed() {
+        let why = format!("{} makes them by itself", managed.by.title());
+        return Err(Failure::new(format!("no base backup of {} is taken", system.name), why)
+            .now("Leave this step out for it; `lifeboat check` says what its cloud reports."));
+    }
     let (report, reports) = postgres::Reporter::channel(64);
     let (url, cancel) = (context.source_url(system)?, context.cancel.clone());
     let work = async {

@@ -43,10 +43,11 @@ fn commits(number: u64) -> String {
     format!("{} {}", format::count(number), if number == 1 { "commit" } else { "commits" })
 }
 
-/// `1.4 GB, replay 74 segments`
-pub(super) fn fetch(cost: &Cost) -> String {
+/// `1.4 GB, replay 74 segments`; `None` where a cloud restores, and does not say what it costs it.
+pub(super) fn fetch(cost: &Cost) -> Option<String> {
     let segments = format::amount(cost.segments, None, Unit::Segments);
-    format!("{}, replay {segments}", format::bytes(cost.fetch_bytes))
+    let any = cost.fetch_bytes > 0 || cost.segments > 0;
+    any.then(|| format!("{}, replay {segments}", format::bytes(cost.fetch_bytes)))
 }
 
 /// When the service is back, against the RTO.

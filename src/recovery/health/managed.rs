@@ -24,11 +24,15 @@ pub(super) fn judge(look: &Look<'_>, (source, earliest, latest, warnings): Told<
     };
     let lag = (look.now - latest).max(chrono::TimeDelta::zero());
     health.loss_seconds = Some(seconds(lag));
-    health.facts.push(against_rpo(look, lag, format!("{source} reports that it can be restored up to then"), BEHIND));
+    let because = format!("{source} reports that it can be restored up to {}", stamp(latest));
+    health.facts.push(against_rpo(look, lag, because, BEHIND));
+}
+
+fn stamp(at: DateTime<Utc>) -> impl std::fmt::Display {
+    at.format("%Y-%m-%d %H:%M:%S UTC")
 }
 
 fn backups(source: &str, earliest: Option<DateTime<Utc>>, latest: Option<DateTime<Utc>>, warnings: &[String]) -> Fact {
-    let stamp = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S UTC");
     match (warnings, earliest, latest) {
         ([first, ..], _, _) => failed(Subject::Backup, first.clone(), SWITCH_ON),
         ([], None, None) => failed(Subject::Backup, format!("{source} reports no point to restore to"), SWITCH_ON),

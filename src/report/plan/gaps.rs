@@ -35,7 +35,10 @@ fn systems(sources: &Sources<'_>, gaps: &mut Vec<String>) {
             known.any(|(schedule, runbook)| does(schedule, runbook, inventory, &system.name, what))
         };
         if is_cache(system).is_none() {
-            if !scheduled(|kind| matches!(kind, StepKind::PostgresBackup | StepKind::RedisSnapshot { .. })) {
+            let is_managed = system.managed().is_some();
+            if !is_managed
+                && !scheduled(|kind| matches!(kind, StepKind::PostgresBackup | StepKind::RedisSnapshot { .. }))
+            {
                 gaps.push(format!("{name} has no scheduled backup: no [[schedules]] of the inventory backs it up."));
             }
             if !sources.runbooks.iter().any(|runbook| restores(runbook, system.kind().word())) {

@@ -184,7 +184,7 @@ pub(super) fn candidate(picker: &Picker, state: &DrillState, zone: FixedOffset) 
             part("keeps", price::keeps(&preview.cost));
             part("loses", price::loss(&preview.cost));
             part("skew", price::skews(preview));
-            part("fetch", Some(price::fetch(&preview.cost)));
+            part("fetch", price::fetch(&preview.cost));
             let ready = price::ready(state, preview, state.latest.elapsed, state.latest.wall, zone);
             part("ready about", ready.map(|ready| ready.words));
             lines.push("  possible ✓".to_owned());

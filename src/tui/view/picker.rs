@@ -110,7 +110,7 @@ fn cost(app: &App, view: &Picker, preview: &PointPreview, columns: usize) -> Vec
     part("skew", price::skews(preview));
     part("keeps", price::keeps(&preview.cost));
     part("loses", price::loss(&preview.cost));
-    part("fetch", Some(price::fetch(&preview.cost)));
+    part("fetch", price::fetch(&preview.cost));
     if let Some(ready) = price::ready(&app.state, preview, app.now, app.wall, zone) {
         let (sign, style) = match ready.in_time {
             Some(true) => ("✓ ", theme.good),

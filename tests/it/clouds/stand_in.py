@@ -36,6 +36,8 @@ def save(name, instance):
 
 def plan(name, states):
     """The states that the next looks show, one each; the last one stays."""
+    if (HERE / "slow").exists():
+        states = states[:1]
     path_of(name).with_suffix(".states").write_text("\n".join(states))
 
 

@@ -90,6 +90,34 @@ async fn an_order_that_was_not_written_down_is_found_again() {
     assert_eq!((service.cloud.new_ones().len(), service.cloud.calls_of(&RESTORE).len()), (1, 1));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_leaves_the_cloud_alone() {
+    let service = service().await;
+    std::fs::write(service.cloud.path("slow"), "").unwrap();
+    let damage = format!("damage_at={POINT}");
+    let mut run = service.command(&service.run(&damage));
+    let run = run.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let waits = |name: &String| {
+        !service.cloud.calls_of(&["rds", "describe-db-instances", "--db-instance-identifier", name]).is_empty()
+    };
+    let patience = lifeboat::clock::boot_now() + std::time::Duration::from_secs(60);
+    while !service.cloud.new_ones().iter().any(waits) {
+        assert!(lifeboat::clock::boot_now() < patience, "{:?}", service.cloud.calls());
+        lifeboat::clock::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(service.written().contains("goes on making it"), "{}", text(&output.stderr));
+    let [new] = service.cloud.new_ones().try_into().unwrap();
+    std::fs::remove_file(service.cloud.path("slow")).unwrap();
+    std::fs::write(service.cloud.path(&format!("instances/{new}.states")), "available").unwrap();
+    service.done(&["resume", "--headless", "--yes", "--json", "--answers", "answers.toml"]);
+    service.came_back();
+    assert_eq!(service.cloud.calls_of(&RESTORE).len(), 1);
+}
+
 #[tokio::test]
 async fn an_order_whose_answer_was_lost_is_not_given_again() {
     let cloud = cloud();
