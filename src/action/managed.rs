@@ -1,6 +1,6 @@
 //! What `postgres.restore` and `postgres.promote` do for a PostgreSQL that a cloud runs.
 
-use chrono::SecondsFormat;
+use chrono::{SecondsFormat, SubsecRound as _};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Failure, Outcome, RecoveryTarget, Status};
@@ -103,7 +103,8 @@ pub(super) async fn restore(context: &Context, system: &System, managed: Managed
     let address = format!("{}:{}", instance.host, instance.port);
     let (to, recovered_to) = match moment {
         Moment::Latest => ("the latest point".to_owned(), None),
-        Moment::At(time) => (time.to_rfc3339_opts(SecondsFormat::Secs, true), Some(time)),
+        // As it was ordered: without the part of a second, which is given up too.
+        Moment::At(time) => (time.to_rfc3339_opts(SecondsFormat::Secs, true), Some(time.trunc_subsecs(0))),
     };
     let mut outcome = Outcome::passed(format!(
         "{} answers at {address}, restored from {title} to {to} as its cloud reports; it takes writes, and nobody is led to it \
