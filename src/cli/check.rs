@@ -1,5 +1,6 @@
 //! `lifeboat check`: could we restore right now?
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -15,6 +16,7 @@ use crate::metrics;
 use crate::notify::Alert;
 use crate::recovery::health::{Fact, Health, Judgement, health, stores};
 use crate::recovery::proof::{Prove, Tested};
+use crate::tui::hanging;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 nothing is wrong that can be told, 1 a restore would fail or cannot be judged, \
@@ -163,21 +165,26 @@ fn code(found: &Health) -> u8 {
 }
 
 fn print(found: &Health) {
+    let terminal = std::io::stdout().is_terminal();
+    let columns =
+        terminal.then(crossterm::terminal::size).and_then(|size| size.ok()).map(|(columns, _)| columns.into());
     for one in &found.systems {
         println!("{} ({}, {})", one.system, one.kind, one.environment);
-        print_facts(&one.facts);
+        print_facts(&one.facts, columns);
     }
     for one in &found.stores {
         println!("{} (store)", one.store);
-        print_facts(&one.facts);
+        print_facts(&one.facts, columns);
     }
-    println!("{}", last_word(found));
+    println!("{}", hanging(&last_word(found), columns, 0));
 }
 
-fn print_facts(facts: &[Fact]) {
+/// Objects in a store are named by whoever may write there: nothing of theirs reaches the terminal as it is.
+fn print_facts(facts: &[Fact], columns: Option<usize>) {
     let wide = facts.iter().map(|fact| fact.subject.word().len()).max().unwrap_or(0);
     for fact in facts {
-        println!("  {} {:wide$}  {}", sign(fact), fact.subject.word(), fact.says);
+        let line = format!("  {} {:wide$}  {}", sign(fact), fact.subject.word(), fact.says);
+        println!("{}", hanging(&line, columns, wide + 6));
     }
     println!();
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::document::{Look, Problems};
 use crate::event::Failure;
+use crate::tui::clean;
 
 /// The contract of exit codes that is not a verdict's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,12 +58,14 @@ impl CliError {
             eprint!("{}", problems.render(&Look { colour, ..Look::default() }));
         }
         for failure in &self.failures {
-            eprintln!("lifeboat: {}", failure.what);
+            // Words of servers and stores stand in it. Lines stay lines.
+            let lines = |text: &str| text.lines().map(clean).collect::<Vec<_>>().join("\n       ");
+            eprintln!("lifeboat: {}", lines(&failure.what));
             if !failure.why.is_empty() {
-                eprintln!("  why: {}", failure.why.replace('\n', "\n       "));
+                eprintln!("  why: {}", lines(&failure.why));
             }
             if let Some(now) = &failure.now {
-                eprintln!("  now: {}", now.replace('\n', "\n       "));
+                eprintln!("  now: {}", lines(now));
             }
         }
         if json {

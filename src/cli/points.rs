@@ -91,7 +91,7 @@ fn judge(window: &Window, point: &RecoveryPoint, measured: &Measured, json: bool
         println!("{value}");
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
+    show!(
         "{} {target} can be reached",
         if point.inclusive { "up to and with" } else { "just before" },
         target = point.target
@@ -101,7 +101,7 @@ fn judge(window: &Window, point: &RecoveryPoint, measured: &Measured, json: bool
             SystemWindow::Postgres { system, .. } => {
                 let plan =
                     recovery::plan_of(window, system, point).map_err(|refusal| CliError::failed(refusal.into()))?;
-                println!(
+                show!(
                     "  {system}: base backup {}, timeline {}, {} segments of WAL, at most {} bytes to fetch",
                     plan.restore.label,
                     plan.restore.timeline,
@@ -112,9 +112,9 @@ fn judge(window: &Window, point: &RecoveryPoint, measured: &Measured, json: bool
                     let side = if exact.inclusive { "with" } else { "before" };
                     let last =
                         exact.last_commit.map_or_else(String::new, |at| format!(", the last commit {}", time(at)));
-                    println!("    stops {side} {}{last}", exact.lsn);
+                    show!("    stops {side} {}{last}", exact.lsn);
                     if exact.stragglers > 0 {
-                        println!(
+                        show!(
                             "    ▲ {} commits with a time within the target are given up: they stand behind the first one past it",
                             exact.stragglers
                         );
@@ -123,26 +123,26 @@ fn judge(window: &Window, point: &RecoveryPoint, measured: &Measured, json: bool
             }
             SystemWindow::Redis { system, .. } => {
                 if let Some(snapshot) = point.snapshots.get(system) {
-                    println!("  {system}: snapshot {snapshot}");
+                    show!("  {system}: snapshot {snapshot}");
                 }
                 if let Some(aof) = point.aof.get(system) {
                     let cut = if aof.cut { "cut at" } else { "whole, to" };
-                    println!("  {system}: append-only file {}, {cut} {}", aof.label, time(aof.at));
+                    show!("  {system}: append-only file {}, {cut} {}", aof.label, time(aof.at));
                 }
                 if let Some(skew) = skews.get(system) {
-                    println!("    {:.3} s before the target", seconds(*skew));
+                    show!("    {:.3} s before the target", seconds(*skew));
                 }
             }
-            SystemWindow::Managed { system, source, .. } => println!("  {system}: a new instance out of {source}"),
+            SystemWindow::Managed { system, source, .. } => show!("  {system}: a new instance out of {source}"),
         }
     }
     if let (Some(commits), Some(bytes)) = (cost.commits_lost, cost.bytes_lost) {
         let kept = cost.commits_kept.map_or_else(String::new, |kept| format!(", keeps {kept} commits"));
         let span = cost.time_lost.map_or_else(String::new, |span| format!("{:.3} s, ", seconds(span)));
-        println!("  gives up {span}{commits} commits, {bytes} bytes of WAL{kept}");
+        show!("  gives up {span}{commits} commits, {bytes} bytes of WAL{kept}");
     }
     if let Some(loss) = cost.loss {
-        println!("  loses {:.3} s up to the incident", seconds(loss));
+        show!("  loses {:.3} s up to the incident", seconds(loss));
     }
     if let Some(estimate) = estimate {
         let by = match estimate.restores {
@@ -150,9 +150,9 @@ fn judge(window: &Window, point: &RecoveryPoint, measured: &Measured, json: bool
             1 => "measured by 1 past restore".to_owned(),
             restores => format!("measured by {restores} past restores"),
         };
-        println!("  restored in about {:.0} s ({by})", estimate.seconds);
+        show!("  restored in about {:.0} s ({by})", estimate.seconds);
     }
-    cost.warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
+    cost.warnings.iter().for_each(|warning| show!("  ▲ {warning}"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -170,9 +170,9 @@ fn print(window: &Window) {
                 warnings,
                 ..
             } => {
-                println!("{system} (PostgreSQL)");
+                show!("{system} (PostgreSQL)");
                 for backup in backups {
-                    println!(
+                    show!(
                         "  ■ base backup {}  ended {}  {} bytes, {} stored  timeline {}  from {} ({})",
                         backup.label,
                         time(backup.stopped),
@@ -185,35 +185,44 @@ fn print(window: &Window) {
                 }
                 for run in coverage {
                     let until = run.to_time.map_or_else(String::new, |at| format!("  archived until {}", time(at)));
-                    println!(
+                    show!(
                         "  ━ WAL {} … {}  timeline {}  {} → {}{until} ({})",
-                        run.first_segment, run.last_segment, run.timeline, run.from, run.to, run.basis
+                        run.first_segment,
+                        run.last_segment,
+                        run.timeline,
+                        run.from,
+                        run.to,
+                        run.basis
                     );
                 }
                 for gap in gaps {
-                    println!(
+                    show!(
                         "  ✗ GAP {} … {}  timeline {}  {} segments are missing ({})",
-                        gap.first_missing, gap.last_missing, gap.timeline, gap.segments, gap.basis
+                        gap.first_missing,
+                        gap.last_missing,
+                        gap.timeline,
+                        gap.segments,
+                        gap.basis
                     );
                 }
                 for fork in forks {
-                    println!("  ⑂ timeline {} left {} at {} ({})", fork.timeline, fork.parent, fork.at, fork.basis);
+                    show!("  ⑂ timeline {} left {} at {} ({})", fork.timeline, fork.parent, fork.at, fork.basis);
                 }
                 for point in restore_points {
-                    println!("  ◆ restore point {}  {}  {} ({})", point.name, time(point.at), point.lsn, point.basis);
+                    show!("  ◆ restore point {}  {}  {} ({})", point.name, time(point.at), point.lsn, point.basis);
                 }
                 if let Some(history) = history {
                     print_history(history);
                 }
                 if backups.is_empty() {
-                    println!("  nothing can be restored: there is no base backup");
+                    show!("  nothing can be restored: there is no base backup");
                 }
-                warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
+                warnings.iter().for_each(|warning| show!("  ▲ {warning}"));
             }
             SystemWindow::Redis { system, snapshots, aof, warnings } => {
-                println!("{system} (Redis)");
+                show!("{system} (Redis)");
                 for snapshot in snapshots {
-                    println!(
+                    show!(
                         "  ○ snapshot {}  {}  {} keys, {} bytes ({})",
                         snapshot.label,
                         time(snapshot.at),
@@ -227,7 +236,7 @@ fn print(window: &Window) {
                         Some(until) => format!("nothing missing before {} (reported)", time(until)),
                         None => "shipped from a server that was down".to_owned(),
                     };
-                    println!(
+                    show!(
                         "  ━ AOF {}  {} → {} ({})  {told}  {} commands, {} bytes",
                         range.label,
                         time(range.from),
@@ -238,15 +247,15 @@ fn print(window: &Window) {
                     );
                 }
                 if snapshots.is_empty() && aof.is_empty() {
-                    println!("  nothing can be restored: there is neither a snapshot nor an append-only file");
+                    show!("  nothing can be restored: there is neither a snapshot nor an append-only file");
                 }
-                warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
+                warnings.iter().for_each(|warning| show!("  ▲ {warning}"));
             }
             SystemWindow::Managed { system, source, earliest, latest, warnings } => {
                 let [from, to] = [earliest, latest].map(|at| at.map_or("unknown".to_owned(), time));
-                println!("{system} (managed PostgreSQL: {source})");
-                println!("  ━ any second from {from} to {to} ({})", Basis::Reported);
-                warnings.iter().for_each(|warning| println!("  ▲ {warning}"));
+                show!("{system} (managed PostgreSQL: {source})");
+                show!("  ━ any second from {from} to {to} ({})", Basis::Reported);
+                warnings.iter().for_each(|warning| show!("  ▲ {warning}"));
             }
         }
     }
@@ -257,21 +266,26 @@ fn print_history(history: &History) {
     let first = history.rates.iter().map(|rate| rate.from).min();
     let from = first.map_or_else(String::new, |at| format!("  from {}", time(at)));
     let to = history.to_time.map_or_else(String::new, |at| format!("  to {}", time(at)));
-    println!(
+    show!(
         "  ∿ {} commits in {} → {}  timeline {}{from}{to} (observed; {} of {} segments read, the others by their index)",
-        history.commits, history.from, history.to, history.timeline, history.read, history.segments
+        history.commits,
+        history.from,
+        history.to,
+        history.timeline,
+        history.read,
+        history.segments
     );
     if let Some(why) = &history.not_kept {
-        println!("    the index is not kept, and the next look reads them again: {why}");
+        show!("    the index is not kept, and the next look reads them again: {why}");
     }
     for suspect in &history.suspects {
-        println!("  ▲ suspect  {}  xid {}  {}  {suspect}", time(suspect.at), suspect.xid, suspect.lsn);
+        show!("  ▲ suspect  {}  xid {}  {}  {suspect}", time(suspect.at), suspect.xid, suspect.lsn);
     }
     if history.suspects.is_empty() {
-        println!("    no drop, truncate, mass delete or mass update in it");
+        show!("    no drop, truncate, mass delete or mass update in it");
     }
     if let Some(why) = &history.stopped {
-        println!("  ✗ reading stopped at {}: {why}", history.to);
+        show!("  ✗ reading stopped at {}: {why}", history.to);
     }
 }
 

@@ -199,8 +199,8 @@ fn what_would_go(opening: &Opening) -> Result<()> {
     println!("\nWhat would go now");
     for system in systems {
         match runtime.block_on(prunable(&opening.inventory, system, clock::wall_now())) {
-            Ok(pruning) => println!("  {}", pruning.says()),
-            Err(failure) => println!("  {failure}"),
+            Ok(pruning) => show!("  {}", pruning.says()),
+            Err(failure) => show!("  {failure}"),
         }
     }
     Ok(())
@@ -209,28 +209,29 @@ fn what_would_go(opening: &Opening) -> Result<()> {
 /// Says what would be done, step by step.
 fn plan(opening: &Opening) -> ExitCode {
     let runbook: &Runbook = &opening.runbook;
-    println!("{}  (revision {}, {})", runbook.title, runbook.revision, runbook.id);
+    show!("{}  (revision {}, {})", runbook.title, runbook.revision, runbook.id);
     for (role, system) in &opening.bindings {
         let address = opening.addresses.get(system).map_or("", String::as_str);
         let environment = opening.inventory.systems.get(system).map_or("", |system| system.environment.as_str());
-        println!("  {role} is {system} ({environment}) at {address}");
+        show!("  {role} is {system} ({environment}) at {address}");
     }
     for phase in &runbook.phases {
-        println!("\n{}", phase.title);
+        println!();
+        show!("{}", phase.title);
         for index in phase.steps.clone() {
             let step = &runbook.steps[index];
             let needs: Vec<&str> = step.after.iter().map(|&i| runbook.steps[i].id.as_str()).collect();
             // After every step before it: the usual, not worth a word.
             let after = if needs.len() == index { String::new() } else { format!("  after {}", needs.join(", ")) };
-            println!("  {:<22} {:<22} {}{after}", step.id, step.kind.word(), step.title);
+            show!("  {:<22} {:<22} {}{after}", step.id, step.kind.word(), step.title);
             if let Some(loss) = &step.destroys {
-                println!("  {:<22} destroys {loss}; the target's name must be typed", "");
+                show!("  {:<22} destroys {loss}; the target's name must be typed", "");
             }
             if let Some(condition) = &step.when {
-                println!("  {:<22} only when {condition}", "");
+                show!("  {:<22} only when {condition}", "");
             }
             if step.on_failure != OnFailure::Ask {
-                println!("  {:<22} on failure: {:?}", "", step.on_failure);
+                show!("  {:<22} on failure: {:?}", "", step.on_failure);
             }
         }
     }

@@ -15,6 +15,10 @@ macro_rules! println {
     () => { $crate::cli::say::out(format_args!("\n")) };
     ($($text:tt)+) => { $crate::cli::say::out(format_args!("{}\n", format_args!($($text)+))) };
 }
+/// A line that may hold words of others: of a runbook, a store, a server.
+macro_rules! show {
+    ($($text:tt)+) => { println!("{}", $crate::tui::clean(&format!($($text)+))) };
+}
 macro_rules! print {
     ($($text:tt)*) => { $crate::cli::say::out(format_args!($($text)*)) };
 }

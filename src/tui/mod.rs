@@ -23,5 +23,5 @@ mod view;
 pub use app::{App, Effect, Msg};
 pub use run::{TuiError, run_drill};
 pub use session::{Leave, Notice, Options, Player, PlayerAct, PlayerStatus, PointPreview, Preview, Session};
-pub use text::clean;
+pub use text::{clean, hanging};
 pub use theme::{Depth, Theme, ThemeError, Themes};

@@ -182,6 +182,14 @@ pub(super) fn wrap(line: Line<'static>, columns: usize, hang: usize) -> Vec<Line
     rows
 }
 
+/// Text for standard output: cleaned, and where `columns` is known broken at words; rows after the first begin with `hang`
+/// spaces.
+pub fn hanging(text: &str, columns: Option<usize>, hang: usize) -> String {
+    let Some(columns) = columns else { return clean(text).into_owned() };
+    let rows = wrap(Line::from(span(text, Style::new())), columns, hang);
+    rows.iter().map(ToString::to_string).map(|row| row.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
 fn push(spans: &mut Vec<Span<'static>>, symbol: &str, style: Style) {
     match spans.last_mut() {
         Some(last) if last.style == style => last.content.to_mut().push_str(symbol),

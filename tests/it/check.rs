@@ -186,8 +186,10 @@ async fn all_is_well_and_each_thing_that_breaks_is_said() {
     std::fs::write(part, b"cut").unwrap();
     shop.judged("manifests", "failed", 1, &["part-0000", "is 3 bytes"]);
     std::fs::rename(&aside, part).unwrap();
-    let stranger = shop.bucket("wal/00000001/passwords.txt");
+    let stranger = shop.bucket("wal/00000001/\u{202e}passwords.txt");
     std::fs::write(&stranger, b"hunter2").unwrap();
+    let shown = text(&shop.command(&[]).output().expect("lifeboat starts").stdout);
+    assert!(shown.contains("passwords.txt") && !shown.contains("\u{202e}"), "{shown:?}");
     shop.judged("archive", "failed", 1, &["passwords.txt"]);
     std::fs::remove_file(&stranger).unwrap();
     shop.judged("manifests", "ok", 0, &["1 manifest,"]);
