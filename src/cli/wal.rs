@@ -59,10 +59,10 @@ enum Command {
         /// The private key for what is encrypted, as age-keygen writes it
         #[arg(long, value_name = "FILE")]
         identity: Option<PathBuf>,
-        /// Instead of a bucket, the program that keeps the WAL: pgbackrest
-        #[arg(long, value_name = "ENGINE", conflicts_with_all = ["store", "prefix", "keys", "identity"], requires = "engine_name")]
+        /// Instead of a bucket, the program that keeps the WAL: pgbackrest, barman or wal-g
+        #[arg(long, value_name = "ENGINE", conflicts_with_all = ["store", "prefix", "keys", "identity"])]
         engine: Option<String>,
-        /// What that program calls the server: its stanza
+        /// What that program calls the server: pgBackRest's stanza, Barman's server
         #[arg(long = "name", id = "engine_name", value_name = "NAME", requires = "engine")]
         engine_name: Option<String>,
         /// Where that program is [default: as the engine is called, by PATH]

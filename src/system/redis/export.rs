@@ -15,6 +15,9 @@ use crate::secret::Secret;
 /// Keys asked for at once; Redis treats it as a hint.
 const PAGE: u32 = 500;
 
+/// What PTTL says of a key that is not there.
+const GONE: i64 = -2;
+
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
@@ -125,12 +128,12 @@ impl Writer<'_> {
             }
             let answers: Vec<(Option<Vec<u8>>, i64)> = match keys.is_empty() {
                 true => Vec::new(),
-                false => redis.pipeline("DUMP", &asked).await.map(pairs)?,
+                false => redis.pipeline("DUMP", &asked).await?,
             };
             let now = clock::wall_now().timestamp_millis();
             for (key, (value, left)) in keys.iter().zip(answers) {
-                // It has expired meanwhile.
-                let Some(value) = value else { continue };
+                // It has expired meanwhile, or between the two questions: without its end it would stay for good.
+                let Some(value) = value.filter(|_| left != GONE) else { continue };
                 if !selected {
                     selected = true;
                     self.put(redis::cmd("SELECT").arg(db))?;
@@ -153,23 +156,6 @@ impl Writer<'_> {
         self.exported.bytes += bytes.len() as u64;
         self.out.write_all(&bytes)
     }
-}
-
-/// What DUMP and PTTL answered in turn.
-fn pairs(answers: Vec<redis::Value>) -> Vec<(Option<Vec<u8>>, i64)> {
-    let mut answers = answers.into_iter();
-    std::iter::from_fn(|| {
-        let value = match answers.next()? {
-            redis::Value::BulkString(bytes) => Some(bytes),
-            _ => None,
-        };
-        let left = match answers.next()? {
-            redis::Value::Int(left) => left,
-            _ => -1,
-        };
-        Some((value, left))
-    })
-    .collect()
 }
 
 /// A pattern of SCAN that just these keys match.

@@ -270,11 +270,12 @@ impl Barman {
     /// WAL files in the places where `get-wal` looks, by name.
     fn files(&self, config: &Config) -> Result<BTreeMap<String, Stored>, EngineError> {
         let mut files = BTreeMap::new();
-        // The first that has a file gives it.
+        // In the order in which its archiver moves them on: what is moved meanwhile is seen twice, not never. The last that
+        // has a file gives it.
         for (directory, archived) in [
-            (&config.wals_directory, true),
-            (&config.incoming_wals_directory, false),
             (&config.streaming_wals_directory, false),
+            (&config.incoming_wals_directory, false),
+            (&config.wals_directory, true),
         ] {
             match list(directory, archived, &mut files) {
                 Err(error) if archived || error.kind() != io::ErrorKind::NotFound => {
@@ -288,6 +289,15 @@ impl Barman {
     }
 
     pub(super) async fn wal(&self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
+        if let Some(found) = self.get(name).await? {
+            return Ok(Some(found));
+        }
+        self.answers_for_its_archive().await?;
+        // Its archiver may have moved it on between two places that were looked into.
+        self.get(name).await
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
         let command = "get-wal";
         let spec = self.spec(command).args([self.server.as_str(), name]);
         let said = run(spec, command, &CancellationToken::new()).await?;
@@ -295,9 +305,7 @@ impl Barman {
         let absent = format!("ERROR: WAL file '{name}' not found in server '{}'", self.server);
         match said.end {
             End::Exited(0) if !said.stdout.is_empty() => Ok(Some(said.stdout)),
-            End::Exited(FAILED) if said.stdout.is_empty() && said.stderr_text() == absent => {
-                self.answers_for_its_archive().await.map(|()| None)
-            }
+            End::Exited(FAILED) if said.stdout.is_empty() && said.stderr_text() == absent => Ok(None),
             _ => Err(self.failed(command, complaint(&said, &ERRORS))),
         }
     }
@@ -427,7 +435,7 @@ fn list(directory: &Path, archived: bool, files: &mut BTreeMap<String, Stored>) 
             list(&entry.path(), archived, files)?;
         } else if about.is_file() && WalFile::parse(&name).is_some() {
             let stored = Stored { bytes: about.len(), modified: about.modified()?.into(), archived };
-            files.entry(name).or_insert(stored);
+            files.insert(name, stored);
         }
     }
     Ok(())

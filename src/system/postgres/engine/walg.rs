@@ -110,8 +110,7 @@ impl WalG {
             Some(config) => spec.arg("--config").arg(config),
             None => spec,
         };
-        // Fetched ahead would be what nobody asks for, by a process that outlives this one.
-        spec.env("WALG_DOWNLOAD_CONCURRENCY", "1").args(words)
+        spec.args(words)
     }
 
     fn failed(&self, command: &str, why: impl ToString) -> EngineError {
@@ -213,7 +212,9 @@ impl WalG {
         let command = "wal-fetch";
         // It does not write over what an earlier try has left.
         let _ = std::fs::remove_file(place);
-        let said = run(self.spec(&[command, name]).arg(place), command, &CancellationToken::new()).await?;
+        // Fetched ahead would be what nobody asks for, by a process that outlives this one.
+        let spec = self.spec(&[command, name]).arg(place).env("WALG_DOWNLOAD_CONCURRENCY", "1");
+        let said = run(spec, command, &CancellationToken::new()).await?;
         match said.end {
             End::Exited(0) => {
                 let bytes = std::fs::read(place).map_err(|error| self.failed(command, error))?;

@@ -100,7 +100,9 @@ impl Fetch {
             WalError::Io { operation: "starting a runtime for", path: PathBuf::from(file.name()), source }
         })?;
         let mut pause = Duration::from_millis(100);
-        for left in (0..TRIES).rev() {
+        let mut left = TRIES;
+        loop {
+            left -= 1;
             match runtime.block_on(self.once(file, to)) {
                 Err(error) if error.may_pass() && left > 0 => {
                     // Standard error is PostgreSQL's log, perhaps on a full disk; the next try matters more.
@@ -111,7 +113,6 @@ impl Fetch {
                 result => return result,
             }
         }
-        Ok(None)
     }
 
     async fn once(&self, file: &WalFile, to: &Path) -> Result<Option<Vec<u8>>, WalError> {
