@@ -62,6 +62,17 @@ async fn releases_of_either_dialect_are_understood() {
 }
 
 #[tokio::test]
+async fn a_server_without_public_access_has_no_rules_to_compare() {
+    let cloud = cloud();
+    let mut source = cloud.get("orders");
+    source["network"]["publicNetworkAccess"] = json!("Disabled");
+    source["x-firewall-rules"] = json!([]);
+    cloud.put("orders", &source);
+    cloud.restored(by(), POINT).await;
+    is_like_its_source(&cloud);
+}
+
+#[tokio::test]
 async fn what_azure_refuses_is_told_with_what_to_do() {
     let cases = [
         ("show", "ERROR: (ResourceGroupNotFound) Resource group 'orders' could not be found.", "Say the place"),

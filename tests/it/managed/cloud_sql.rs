@@ -1,4 +1,8 @@
+use std::time::Duration;
+
 use lifeboat::inventory::ManagedBy;
+use lifeboat::system::postgres::managed::{Patience, Restore};
+use lifeboat::system::postgres::{Report, Reporter};
 use serde_json::{Value, json};
 
 use super::scene::{Cloud, Service};
@@ -6,6 +10,8 @@ use crate::support::sandbox::last_line;
 
 const CLONE: [&str; 3] = ["sql", "instances", "clone"];
 const POINT: &str = "2026-11-21T09:30:00Z";
+const BUSY: &str = "ERROR: (gcloud.sql.instances.patch) HTTPError 409: Operation failed because another operation was already \
+                    in progress.";
 
 fn by() -> ManagedBy {
     ManagedBy::CloudSql { project: Some("acme".to_owned()) }
@@ -81,9 +87,30 @@ async fn what_cloud_sql_refuses_is_told_with_what_to_do() {
 #[tokio::test]
 async fn a_busy_instance_is_asked_again() {
     let cloud = cloud();
-    let busy = "HTTPError 409: Operation failed because another operation was already in progress.";
-    cloud.fail("patch", &format!("ERROR: (gcloud.sql.instances.patch) {busy}"));
-    let restored = cloud.restored(by(), POINT).await;
-    assert_eq!(cloud.calls_of(&["sql", "instances", "patch"]).len(), 2);
+    cloud.busy("patch", BUSY, 5);
+    let (report, mut reports) = Reporter::channel(1_000);
+    let restore = Restore { report, ..cloud.restore(by(), POINT) };
+    let restored = restore.run().await.unwrap();
+    assert_eq!(cloud.calls_of(&["sql", "instances", "patch"]).len(), 6);
     assert_eq!(cloud.new_ones(), [restored.instance]);
+    // Said once, however often it was asked.
+    let mut said = Vec::new();
+    while let Ok(report) = reports.try_recv() {
+        said.extend(matches!(&report, Report::Line(line) if line.contains("in progress")).then_some(report));
+    }
+    assert_eq!(said.len(), 1, "{said:?}");
+}
+
+#[tokio::test]
+async fn an_instance_that_stays_busy_is_asked_less_and_less() {
+    let cloud = cloud();
+    cloud.busy("patch", BUSY, 1_000);
+    let mut restore = cloud.restore(by(), POINT);
+    let (first, whole) = (Duration::from_millis(50), Duration::from_secs(2));
+    restore.patience = Patience { first, longest: whole, whole, ..restore.patience };
+    let failure = restore.run().await.unwrap_err();
+    assert!(failure.why.contains("in progress"), "{failure}");
+    // After six pauses, each twice the one before, 3 s are over; none is ever shorter.
+    let calls = cloud.calls_of(&["sql", "instances", "patch"]).len();
+    assert!((1..=7).contains(&calls), "{calls}");
 }

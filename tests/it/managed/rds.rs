@@ -157,6 +157,28 @@ async fn what_a_restore_leaves_out_fails_it() {
 }
 
 #[tokio::test]
+async fn an_instance_that_is_usable_is_not_waited_for_and_one_that_is_busy_is_asked_again() {
+    let cloud = cloud();
+    let first = cloud.restored(by(), POINT).await;
+    let mut unlike = cloud.get(&first.instance);
+    unlike["BackupRetentionPeriod"] = json!(1);
+    cloud.put(&first.instance, &unlike);
+    for state in ["storage-initialization", "storage-config-upgrade", "storage-optimization", "backing-up"] {
+        // For as long as anybody looks.
+        std::fs::write(cloud.path(&format!("instances/{}.states", first.instance)), state).unwrap();
+        cloud.fail(
+            "modify-db-instance",
+            "An error occurred (InvalidDBInstanceState) when calling the ModifyDBInstance operation: Database instance is \
+             not in available state.",
+        );
+        let before = cloud.calls_of(&["rds", "modify-db-instance"]).len();
+        cloud.put(&first.instance, &unlike);
+        assert_eq!(cloud.restored(by(), POINT).await.instance, first.instance, "{state}");
+        assert_eq!(cloud.calls_of(&["rds", "modify-db-instance"]).len(), before + 2, "{state}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_ended_goes_on_in_the_cloud() {
     let cloud = cloud();
     let cancel = CancellationToken::new();
@@ -164,8 +186,10 @@ async fn what_was_ended_goes_on_in_the_cloud() {
     restore.cancel = cancel.clone();
     let gate = cloud.gate(RESTORE[1]);
     let work = tokio::spawn(restore.run());
+    let patience = lifeboat::clock::boot_now() + std::time::Duration::from_secs(60);
     while cloud.new_ones().is_empty() {
-        tokio::task::yield_now().await;
+        assert!(lifeboat::clock::boot_now() < patience && !work.is_finished(), "{:?}", cloud.calls());
+        lifeboat::clock::sleep(std::time::Duration::from_millis(10)).await;
     }
     // While the order is on its way: its answer is waited for.
     cancel.cancel();

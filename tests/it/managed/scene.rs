@@ -73,6 +73,12 @@ impl Cloud {
         std::fs::write(self.path(&format!("fail/{command}")), says).unwrap();
     }
 
+    /// As [`Cloud::fail`], for so many calls.
+    pub fn busy(&self, command: &str, says: &str, calls: usize) {
+        std::fs::write(self.path(&format!("fail/{command}.calls")), calls.to_string()).unwrap();
+        self.fail(command, says);
+    }
+
     pub fn ignore(&self, command: &str) {
         std::fs::write(self.path(&format!("ignore/{command}")), "").unwrap();
     }

@@ -84,11 +84,14 @@ impl Provider for Azure {
                 Err(complaint) => return Err(complaint),
             };
             let (mut rules, mut parameters) = (Value::Null, Value::Null);
-            if state(&server) == State::Ready {
+            // Of a server that is reached by its network only, `az` refuses to tell any.
+            if state(&server) == State::Ready && text(&server, "/network/publicNetworkAccess") != "Disabled" {
                 let (newer, older) = (["--server-name", name], ["--name", name]);
                 let [newer, older] =
                     [newer, older].map(|server| of(&[&["firewall-rule", "list"][..], &server[..]].concat()));
                 rules = self.tool.call_either(&newer, Some(&older), cancel).await?;
+            }
+            if state(&server) == State::Ready {
                 parameters = self.tool.call(&of(&["parameter", "list", "--server-name", name]), cancel).await?;
             }
             Ok(Some(instance(name, json!({ "server": server, "rules": rules, "parameters": parameters }))))
@@ -130,12 +133,12 @@ impl Provider for Azure {
         let restart =
             list(&new.answer, "/parameters").any(|it| it.pointer("/isConfigPendingRestart") == Some(&true.into()));
         if repairs.is_empty() && restart {
-            let args = of(&["restart", "--name", &new.name, "--no-wait"]);
+            let args = of(&["restart", "--name", &new.name]);
             repairs.push(Repair::new("restarting it for its parameters", args));
         }
         let mode = text(&source.answer, "/server/highAvailability/mode");
         if repairs.is_empty() && differs(AVAILABILITY) && ["ZoneRedundant", "SameZone"].contains(&mode.as_str()) {
-            let update = of(&["update", "--name", &new.name, "--yes", "--no-wait"]);
+            let update = of(&["update", "--name", &new.name, "--yes"]);
             let with = |words: &[&str]| [update.clone(), command(words)].concat();
             let mut newer = with(&["--zonal-resiliency", "Enabled"]);
             newer.extend((mode == "SameZone").then(|| "--allow-same-zone".to_owned()));

@@ -39,6 +39,9 @@ pub(super) const SIGNS: &[(&str, Trouble)] = &[
     ("(RequestLimitExceeded)", Trouble::Away),
     ("(ServiceUnavailable", Trouble::Away),
     ("(InternalFailure)", Trouble::Away),
+    // It has just left the state in which it was seen.
+    ("(InvalidDBInstanceState", Trouble::Away),
+    ("(InvalidDBClusterStateFault)", Trouble::Away),
     ("Could not connect to the endpoint URL", Trouble::Away),
     ("Connect timeout on endpoint URL", Trouble::Away),
     ("Read timeout on endpoint URL", Trouble::Away),
@@ -296,7 +299,10 @@ pub(super) fn drill(answer: &Value) -> Option<String> {
 /// By the cloud's own word for it.
 pub(super) fn state_of(status: String) -> State {
     match status.as_str() {
-        "available" | "storage-optimization" => State::Ready,
+        // It is used as ever in these, some of which last for hours.
+        "available" | "backing-up" | "storage-config-upgrade" | "storage-initialization" | "storage-optimization" => {
+            State::Ready
+        }
         broken if BROKEN.contains(&broken) => State::Broken(status),
         _ => State::Working(status),
     }

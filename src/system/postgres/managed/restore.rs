@@ -192,6 +192,8 @@ impl Work<'_> {
         let (mut pause, mut missed, mut absent) = (patience.first, 0, None);
         // Since the last change of an instance that was ready; repairs that were ordered.
         let (mut changed, mut ordered) = (None, Vec::new());
+        // Why the last try of a repair is to be made again.
+        let mut busy: Option<String> = None;
         loop {
             match self.look().await {
                 Err(_) if self.restore.cancel.is_cancelled() => return Err(self.interrupted(true)),
@@ -218,20 +220,25 @@ impl Work<'_> {
                         State::Ready => {
                             let repairs = self.provider.repairs(source, &new, &self.order_of());
                             if let Some(repair) = repairs.iter().find(|repair| !ordered.contains(*repair)) {
-                                self.say(repair.does.clone()).await;
+                                self.say(busy.take().unwrap_or_else(|| repair.does.clone())).await;
                                 let (tool, none) = (self.provider.tool(), CancellationToken::new());
                                 match tool.call_either(&repair.args, repair.older.as_deref(), &none).await {
-                                    // Of an attempt of which no answer came.
-                                    Err(complaint) if complaint.trouble == Trouble::Taken => {
-                                        ordered.push(repair.clone())
+                                    // What was just made may be busy, and for long.
+                                    Err(complaint) if complaint.may_pass() => {
+                                        let again = format!("{}: to be tried again: {complaint}", repair.does);
+                                        self.say(again.clone()).await;
+                                        busy = Some(again);
                                     }
-                                    // What was just made may be busy for a moment.
-                                    Err(complaint) if complaint.may_pass() && missed < patience.misses => missed += 1,
-                                    Err(complaint) => return Err(complaint.fails(self.unlike(&repair.does))),
-                                    Ok(_) => ordered.push(repair.clone()),
+                                    Err(complaint) if complaint.trouble != Trouble::Taken => {
+                                        return Err(complaint.fails(self.unlike(&repair.does)));
+                                    }
+                                    // Taken: of an attempt of which no answer came.
+                                    _ => {
+                                        ordered.push(repair.clone());
+                                        pause = patience.first;
+                                    }
                                 }
                                 changed = None;
-                                pause = patience.first;
                             } else {
                                 let differences = differences(source, &new);
                                 if differences.is_empty() && repairs.is_empty() {
@@ -302,7 +309,8 @@ impl Work<'_> {
 
     fn too_long(&self) -> Failure {
         let hours = self.restore.patience.whole.as_secs() / 3600;
-        Failure::new(format!("{} is not ready yet", self.name), format!("it was waited for for {hours} hours"))
+        let last = self.said.as_ref().map_or_else(String::new, |said| format!("; at last: {said}"));
+        Failure::new(format!("{} is not ready yet", self.name), format!("it was waited for for {hours} hours{last}"))
             .now("Look at it by hand; retry to go on waiting: no second one is made.")
     }
 
