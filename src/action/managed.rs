@@ -96,10 +96,14 @@ pub(super) async fn restore(context: &Context, system: &System, managed: Managed
     };
     let instance =
         RestoredInstance { instance: restored.instance.clone(), host: restored.host.clone(), port: restored.port };
-    let version = answers(context, system, &instance).await?;
     let value = serde_json::to_value(&instance)
         .map_err(|error| Failure::new(format!("{} cannot be recorded", instance.instance), error))?;
+    // Before it is judged: whoever skips this step with a reason goes on with it.
     context.sink.set(&variable(system), value).await;
+    if let Some(failure) = restored.differs {
+        return Err(failure);
+    }
+    let version = answers(context, system, &instance).await?;
     let address = format!("{}:{}", instance.host, instance.port);
     let (to, recovered_to) = match moment {
         Moment::Latest => ("the latest point".to_owned(), None),

@@ -71,3 +71,19 @@ async fn an_instance_of_the_cluster_is_added_once() {
     assert_eq!(cloud.restored(by(), POINT).await.instance, first.instance);
     assert_eq!(cloud.calls_of(&RESTORE).len(), 1);
 }
+
+#[tokio::test]
+async fn every_instance_of_the_cluster_is_looked_at() {
+    let cloud = cloud();
+    let cluster = cloud.restored(by(), POINT).await.instance;
+    let reader = format!("{cluster}-2");
+    let states = cloud.path(&format!("instances/{reader}.states"));
+    let looks = || cloud.calls_of(&["rds", "describe-db-instances", "--db-instance-identifier", &reader]).len();
+    let before = looks();
+    std::fs::write(&states, "creating\ncreating\ncreating\navailable").unwrap();
+    cloud.restored(by(), POINT).await;
+    assert_eq!(looks(), before + 4);
+    std::fs::write(&states, "incompatible-network").unwrap();
+    let failure = cloud.refusal(by(), POINT).await;
+    assert!(failure.why.contains(&format!("incompatible-network: its instance {reader}")), "{failure}");
+}

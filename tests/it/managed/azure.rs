@@ -73,6 +73,29 @@ async fn a_server_without_public_access_has_no_rules_to_compare() {
 }
 
 #[tokio::test]
+async fn a_long_value_is_compared_in_full() {
+    let cloud = cloud();
+    let mut source = cloud.get("orders");
+    let long = format!("{}end", "pg_cron,".repeat(100));
+    source["x-parameters"][1]["value"] = json!(long);
+    // As another release spells it.
+    source["storage"] = json!({ "autoGrow": "Enabled", "storageSizeGB": 128, "tier": "P10", "type": "" });
+    cloud.put("orders", &source);
+    let first = cloud.restored(by(), POINT).await.instance;
+    let mut new = cloud.get(&first);
+    assert_eq!(new["x-parameters"][1]["value"], json!(long));
+    new["x-parameters"][1]["value"] = json!(format!("{}dne", "pg_cron,".repeat(100)));
+    new["storage"] = json!({ "autoGrow": "Enabled", "storageSizeGb": 128, "tier": "P10", "type": "" });
+    cloud.put(&first, &new);
+    cloud.restored(by(), POINT).await;
+    assert_eq!(cloud.get(&first)["x-parameters"][1]["value"], json!(long));
+    source["storage"] = json!({ "autoGrow": "Enabled", "tier": "P10", "type": "" });
+    cloud.put("orders", &source);
+    let failure = cloud.refusal(by(), POINT).await;
+    assert!(failure.why.contains("storage in GiB is 128 and was none"), "{failure}");
+}
+
+#[tokio::test]
 async fn what_azure_refuses_is_told_with_what_to_do() {
     let cases = [
         ("show", "ERROR: (ResourceGroupNotFound) Resource group 'orders' could not be found.", "Say the place"),

@@ -4,6 +4,7 @@ use lifeboat::inventory::ManagedBy;
 use lifeboat::system::postgres::managed::{Patience, Restore};
 use lifeboat::system::postgres::{Report, Reporter};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::scene::{Cloud, Service};
 use crate::support::sandbox::last_line;
@@ -82,6 +83,24 @@ async fn what_cloud_sql_refuses_is_told_with_what_to_do() {
     cloud.ignore("patch");
     let failure = cloud.refusal(by(), POINT).await;
     assert!(failure.why.contains("authorized networks is none and was 203.0.113.0/24"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_window_that_is_not_told_forbids_nothing() {
+    let says = [
+        "ERROR: (gcloud.sql.instances) Invalid choice: 'get-latest-recovery-time'.",
+        "ERROR: (gcloud.sql.instances.get-latest-recovery-time) HTTPError 400: The logs are stored on disk.",
+    ];
+    for says in says {
+        let cloud = cloud();
+        cloud.fail("get-latest-recovery-time", says);
+        assert_eq!(cloud.new_ones(), [""; 0]);
+        let restored = cloud.restored(by(), POINT).await;
+        assert_eq!(cloud.new_ones(), [restored.instance]);
+        cloud.fail("get-latest-recovery-time", says);
+        let reported = cloud.managed(by()).window(&CancellationToken::new()).await.unwrap();
+        assert_eq!((reported.earliest, reported.latest, reported.warnings.len()), (None, None, 1));
+    }
 }
 
 #[tokio::test]

@@ -157,6 +157,27 @@ async fn what_a_restore_leaves_out_fails_it() {
 }
 
 #[tokio::test]
+async fn what_is_not_told_is_not_the_same() {
+    let cloud = cloud();
+    let compared = cloud.restored(by(), POINT).await.compared;
+    let mut source = cloud.get("orders");
+    // Of this an instance may have none.
+    source.as_object_mut().unwrap().remove("KmsKeyId");
+    cloud.put("orders", &source);
+    let point = "2026-11-21T09:31:00Z";
+    assert_eq!(cloud.restored(by(), point).await.compared, compared - 1);
+    for (field, setting) in
+        [("EngineVersion", "engine version"), ("DBInstanceClass", "instance class"), ("StorageType", "storage type")]
+    {
+        let mut untold = source.clone();
+        untold.as_object_mut().unwrap().remove(field);
+        cloud.put("orders", &untold);
+        let failure = cloud.refusal(by(), "2026-11-21T09:32:00Z").await;
+        assert!(failure.why.contains(setting), "{failure}");
+    }
+}
+
+#[tokio::test]
 async fn an_instance_that_is_usable_is_not_waited_for_and_one_that_is_busy_is_asked_again() {
     let cloud = cloud();
     let first = cloud.restored(by(), POINT).await;
@@ -199,6 +220,7 @@ async fn what_was_ended_goes_on_in_the_cloud() {
     assert_eq!(failure.what, format!("{new} is not ready yet"));
     assert!(failure.why.contains("goes on making it"), "{failure}");
     let now = failure.now.unwrap();
+    assert!(now.contains("--no-deletion-protection"), "{now}");
     assert!(now.contains("lifeboat resume") && now.contains(&format!("--db-instance-identifier {new}")), "{now}");
     std::fs::remove_file(gate).unwrap();
     assert_eq!(cloud.restored(by(), POINT).await.instance, new);

@@ -128,11 +128,17 @@ impl Cloud {
     }
 
     pub async fn refusal(&self, by: ManagedBy, to: &str) -> Failure {
-        self.restore(by, to).run().await.unwrap_err()
+        match self.restore(by, to).run().await {
+            Ok(restored) => restored.differs.expect("it is like its source"),
+            Err(failure) => failure,
+        }
     }
 
     pub async fn restored(&self, by: ManagedBy, to: &str) -> Restored {
-        self.restore(by, to).run().await.unwrap_or_else(|failure| panic!("{failure}: {:?}", self.calls()))
+        let restored = self.restore(by, to).run().await;
+        let restored = restored.unwrap_or_else(|failure| panic!("{failure}: {:?}", self.calls()));
+        assert_eq!(restored.differs, None);
+        restored
     }
 }
 

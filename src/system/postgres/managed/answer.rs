@@ -9,16 +9,20 @@ use crate::event::parse_time;
 
 /// Characters of a text that is shown.
 const LONGEST: usize = 300;
+/// Bytes of a value that is set; twice that is more than one argument may have.
+const LONGEST_VALUE: usize = 64 << 10;
 /// Items of a list that are looked at.
 const MOST: usize = 2_000;
 
 /// Fit to be shown: one line, bounded, nothing in it that moves a cursor or hides.
 pub fn shown(text: &str) -> String {
-    let invisible = |c: char| {
-        matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}'
+    text.chars().filter(|c| !is_hidden(*c)).take(LONGEST).collect()
+}
+
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}'
             | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
-    };
-    text.chars().filter(|c| !c.is_control() && !invisible(*c)).take(LONGEST).collect()
 }
 
 /// Whatever stands there, fit to be shown; empty when nothing does.
@@ -28,6 +32,20 @@ pub fn text(answer: &Value, at: &str) -> String {
         Some(Value::String(text)) => shown(text),
         Some(other) => shown(&other.to_string()),
     }
+}
+
+/// Whatever stands there, in full: to be compared, and to be shown only by way of [`shown`].
+pub fn raw(answer: &Value, at: &str) -> String {
+    match answer.pointer(at) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A value that may stand in an argument behind its `=`.
+pub fn is_plain(value: &str) -> bool {
+    value.len() <= LONGEST_VALUE && !value.chars().any(is_hidden)
 }
 
 /// A name that may stand in an argument: it cannot be taken for an option, or for two.
@@ -41,9 +59,9 @@ pub fn is_word(text: &str) -> bool {
     (1..=512).contains(&text.len()) && text.chars().all(plain) && !text.starts_with('-')
 }
 
-/// As [`text`], at places that are told by name.
+/// As [`raw`], at places that are told by name.
 pub fn texts<const N: usize>(answer: &Value, places: [(&str, &str); N]) -> impl Iterator<Item = (String, String)> {
-    places.map(|(name, at)| (name.to_owned(), text(answer, at))).into_iter()
+    places.map(|(name, at)| (name.to_owned(), raw(answer, at))).into_iter()
 }
 
 /// Absent when it is no boolean.
@@ -71,9 +89,9 @@ pub fn words(answer: &Value, at: &str, field: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// The same for people; what is no word is shown all the same.
+/// The same as [`raw`]; what is no word stands there all the same.
 pub fn joined(answer: &Value, at: &str, field: &str) -> String {
-    let mut texts: Vec<String> = list(answer, at).map(|item| text(item, field)).collect();
+    let mut texts: Vec<String> = list(answer, at).map(|item| raw(item, field)).collect();
     texts.sort();
     texts.join(", ")
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::answer::{flag, joined, number, text, word, words};
+use super::answer::{flag, joined, number, shown, text, word, words};
 
 pub(super) fn command(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
@@ -20,7 +20,7 @@ pub(super) fn one(args: &mut Vec<String>, option: &str, from: &Value, at: &str) 
 
 pub(super) fn several(args: &mut Vec<String>, option: &str, from: &Value, at: &str, field: &str) -> Result<(), String> {
     match words(from, at, field) {
-        None => return Err(format!("of the source's {at} not all are names: {}", joined(from, at, field))),
+        None => return Err(format!("of the source's {at} not all are names: {}", shown(&joined(from, at, field)))),
         Some(words) if words.is_empty() => {}
         Some(words) => {
             args.push(option.to_owned());

@@ -37,7 +37,7 @@ impl Provider for Aurora {
         &self.tool
     }
 
-    /// The answer holds the cluster, and its writer once there is one.
+    /// The answer holds the cluster, its instances, and which of them is the writer once there is one.
     fn describe<'a>(
         &'a self,
         name: &'a str,
@@ -56,11 +56,17 @@ impl Provider for Aurora {
             let is_writer = |member: &&Value| member.pointer("/IsClusterWriter") == Some(&Value::Bool(true));
             // Before the first is up, none is the writer.
             let writer = members().find(is_writer).or_else(|| members().next());
-            let writer = match writer.and_then(|member| word(member, "/DBInstanceIdentifier")) {
-                Some(writer) => self.member(&writer, cancel).await?,
-                None => Value::Null,
-            };
-            Ok(Some(instance(name, json!({ "cluster": cluster, "writer": writer }))))
+            let writer = writer.and_then(|member| word(member, "/DBInstanceIdentifier"));
+            let mut described = Vec::new();
+            let mut of_writer = Value::Null;
+            for name in members().filter_map(|member| word(member, "/DBInstanceIdentifier")) {
+                let member = self.member(&name, cancel).await?;
+                if writer.as_ref() == Some(&name) {
+                    of_writer = member.clone();
+                }
+                described.push(member);
+            }
+            Ok(Some(instance(name, json!({ "cluster": cluster, "writer": of_writer, "members": described }))))
         })
     }
 
@@ -158,9 +164,14 @@ impl Provider for Aurora {
         waits.filter(|name| there.contains(name) && name.starts_with(&new.name)).map(reboot).into_iter().collect()
     }
 
+    fn essential(&self) -> &'static [&'static str] {
+        &["instance class", "engine version", "encryption"]
+    }
+
     fn removal(&self, name: &str) -> String {
         format!(
-            "aws rds delete-db-instance --db-instance-identifier {name}-1, for each of its instances, then aws rds \
+            "aws rds modify-db-cluster --db-cluster-identifier {name} --no-deletion-protection --apply-immediately, then aws \
+             rds delete-db-instance --db-instance-identifier {name}-1, for each of its instances, then aws rds \
              delete-db-cluster --db-cluster-identifier {name} --skip-final-snapshot"
         )
     }
@@ -241,14 +252,20 @@ fn instance(name: &str, answer: Value) -> Instance {
     }
 }
 
-/// That of the cluster, then that of its writer; a cluster without one is ready to be given one.
+/// That of the cluster, then the worst of its instances; a cluster without one is ready to be given one.
 fn state(answer: &Value) -> State {
-    match (state_of(text(answer, "/cluster/Status")), &answer["writer"]) {
-        (State::Ready, Value::Null) => State::Ready,
-        (State::Ready, writer) => match state_of(text(writer, "/DBInstanceStatus")) {
-            State::Working(status) => State::Working(format!("its instance is {status}")),
-            other => other,
-        },
-        (other, _) => other,
+    match state_of(text(answer, "/cluster/Status")) {
+        State::Ready => {}
+        other => return other,
     }
+    let mut worst = State::Ready;
+    for member in list(answer, "/members") {
+        let name = text(member, "/DBInstanceIdentifier");
+        match state_of(text(member, "/DBInstanceStatus")) {
+            State::Broken(status) => return State::Broken(format!("{status}: its instance {name}")),
+            State::Working(status) => worst = State::Working(format!("its instance {name} is {status}")),
+            State::Ready => {}
+        }
+    }
+    worst
 }

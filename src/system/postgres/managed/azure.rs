@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{host, is_word, list, shown, text, texts, time, word};
+use super::answer::{host, is_plain, is_word, list, raw, shown, text, texts, time, word};
 use super::args::{command, one};
 use super::tool::{Complaint, Tool, Trouble};
 use super::{Instance, MARK, Order, Provider, Repair, Reported, State};
@@ -148,6 +148,10 @@ impl Provider for Azure {
         repairs
     }
 
+    fn essential(&self) -> &'static [&'static str] {
+        &["compute size", "version", "storage in GiB"]
+    }
+
     fn removal(&self, name: &str) -> String {
         format!("az postgres flexible-server delete --resource-group {} --name {name}", self.resource_group)
     }
@@ -155,12 +159,23 @@ impl Provider for Azure {
 
 const AVAILABILITY: &str = "high availability";
 
-/// Releases differ in whether most of it stands below `properties`.
+/// As its releases spell it.
+const SPELT: [(&str, &str, &str); 2] =
+    [("/storage", "storageSizeGB", "storageSizeGb"), ("/dataEncryption", "primaryKeyURI", "primaryKeyUri")];
+
+/// Releases differ in whether most of it stands below `properties`, and in how they spell some of it.
 fn flat(mut server: Value) -> Value {
     if let Some(Value::Object(properties)) = server.get_mut("properties").map(Value::take)
         && let Some(server) = server.as_object_mut()
     {
         server.extend(properties);
+    }
+    for (at, other, name) in SPELT {
+        if let Some(Value::Object(part)) = server.pointer_mut(at)
+            && let Some(value) = part.remove(other)
+        {
+            part.insert(name.to_owned(), value);
+        }
     }
     server
 }
@@ -196,7 +211,7 @@ fn allow(rule: &Value, server: &str) -> Option<Repair> {
 
 fn set(parameter: &Value, server: &str) -> Option<Repair> {
     let name = word(parameter, "/name")?;
-    let value = parameter.pointer("/value")?.as_str().filter(|value| shown(value) == *value)?;
+    let value = parameter.pointer("/value")?.as_str().filter(|value| is_plain(value))?;
     let mut args = of(&["parameter", "set", "--server-name", server, "--name", &name]);
     // Whatever it begins with.
     args.push(format!("--value={value}"));
@@ -211,7 +226,7 @@ fn tags(source: &Instance, new: &Instance, order: &Order<'_>) -> Vec<Repair> {
     let theirs = source.answer.pointer("/server/tags").and_then(Value::as_object).into_iter().flatten();
     let theirs = theirs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
     let fits = |(key, value): &(String, String)| {
-        is_word(key) && shown(value) == *value && order.tags().iter().all(|(own, _)| own != key)
+        is_word(key) && is_plain(value) && order.tags().iter().all(|(own, _)| own != key)
     };
     let own = order.tags().map(|(key, value)| (key.to_owned(), value));
     let all = theirs.filter(fits).chain(own).map(|(key, value)| format!("{key}={value}"));
@@ -251,13 +266,13 @@ fn instance(name: &str, answer: Value) -> Instance {
     .collect();
     let tags = server.pointer("/tags").and_then(Value::as_object).into_iter().flatten();
     let theirs = tags.filter(|(key, _)| !key.starts_with("lifeboat-"));
-    let theirs: Vec<String> = theirs.map(|(key, value)| shown(&format!("{key}={}", text(value, "")))).collect();
+    let theirs: Vec<String> = theirs.map(|(key, value)| format!("{key}={}", raw(value, ""))).collect();
     settings.insert(TAGS.to_owned(), theirs.join(", "));
     settings.extend(list(&answer, "/rules").map(|rule| {
         let range = flat(rule.clone());
-        (rule_setting(rule), format!("{} to {}", text(&range, "/startIpAddress"), text(&range, "/endIpAddress")))
+        (rule_setting(rule), format!("{} to {}", raw(&range, "/startIpAddress"), raw(&range, "/endIpAddress")))
     }));
-    settings.extend(overridden(&answer).map(|it| (parameter_setting(it), text(it, "/value"))));
+    settings.extend(overridden(&answer).map(|it| (parameter_setting(it), raw(it, "/value"))));
     let name_of = server.pointer("/fullyQualifiedDomainName").and_then(Value::as_str).unwrap_or_default();
     let mark = server.get("tags").and_then(|tags| tags.get(MARK)).and_then(Value::as_str);
     Instance {

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{flag, host, is_word, joined, list, number, shown, text, texts, time, word};
+use super::answer::{flag, host, is_plain, is_word, joined, list, number, raw, shown, text, texts, time, word};
 use super::args::command;
 use super::tool::{Complaint, Tool, Trouble};
 use super::{Instance, MARK, Order, Provider, Repair, Reported, State};
@@ -87,7 +87,19 @@ impl Provider for CloudSql {
                 let warning = format!("point-in-time recovery is not enabled for {}", source.name);
                 return Ok(Reported { earliest: None, latest: None, warnings: vec![warning] });
             }
-            let answer = self.tool.call(&of(&["get-latest-recovery-time", &source.name]), cancel).await?;
+            let answer = match self.tool.call(&of(&["get-latest-recovery-time", &source.name]), cancel).await {
+                Ok(answer) => answer,
+                // An old release does not ask it, and of logs that are kept on the instance's disk nobody tells it; a clone
+                // that cannot be made is refused all the same.
+                Err(complaint)
+                    if [Trouble::Other, Trouble::Dialect, Trouble::Time].contains(&complaint.trouble)
+                        && !cancel.is_cancelled() =>
+                {
+                    let warning = format!("what {} can be restored to is not told: {complaint}", source.name);
+                    return Ok(Reported { earliest: None, latest: None, warnings: vec![warning] });
+                }
+                Err(complaint) => return Err(complaint),
+            };
             Ok(Reported {
                 earliest: time(&answer, "/earliestRecoveryTime"),
                 latest: time(&answer, "/latestRecoveryTime"),
@@ -146,8 +158,12 @@ impl Provider for CloudSql {
         vec![Repair::new(format!("setting {}", said.join(", ")), args)]
     }
 
+    fn essential(&self) -> &'static [&'static str] {
+        &["machine", "version", "disk type"]
+    }
+
     fn removal(&self, name: &str) -> String {
-        format!("gcloud sql instances delete {name}")
+        format!("gcloud sql instances patch {name} --no-deletion-protection && gcloud sql instances delete {name}")
     }
 }
 
@@ -166,7 +182,7 @@ const LABELS: &str = "labels";
 fn flags(from: &Value) -> Option<String> {
     let each = list(from, "/settings/databaseFlags").map(|flag| {
         let value = flag.pointer("/value").and_then(Value::as_str).unwrap_or_default();
-        let fits = shown(value) == value && !value.contains('~');
+        let fits = is_plain(value) && !value.contains('~');
         fits.then(|| Some(format!("{}={value}", word(flag, "/name")?))).flatten()
     });
     let each = each.collect::<Option<Vec<String>>>()?;
@@ -218,12 +234,12 @@ fn instance(name: &str, answer: Value) -> Instance {
     )
     .collect();
     let mut flags: Vec<String> = list(&answer, "/settings/databaseFlags")
-        .map(|flag| format!("{}={}", text(flag, "/name"), text(flag, "/value")))
+        .map(|flag| format!("{}={}", raw(flag, "/name"), raw(flag, "/value")))
         .collect();
     flags.sort();
     let labels = answer.pointer("/settings/userLabels").and_then(Value::as_object).into_iter().flatten();
     let labels = labels.filter(|(key, _)| !key.starts_with("lifeboat-"));
-    let labels: Vec<String> = labels.map(|(key, value)| shown(&format!("{key}={}", text(value, "")))).collect();
+    let labels: Vec<String> = labels.map(|(key, value)| format!("{key}={}", raw(value, ""))).collect();
     settings.extend([
         (FLAGS.to_owned(), flags.join(", ")),
         (NETWORKS.to_owned(), joined(&answer, "/settings/ipConfiguration/authorizedNetworks", "/value")),

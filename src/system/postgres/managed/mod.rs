@@ -168,6 +168,9 @@ trait Provider: Send + Sync {
     /// What is still to be done to `new`, which is ready, by commands that change nothing else.
     fn repairs(&self, source: &Instance, new: &Instance, order: &Order<'_>) -> Vec<Repair>;
 
+    /// Settings that every instance has: its size, its version, its storage.
+    fn essential(&self) -> &'static [&'static str];
+
     /// How a person gets rid of an instance.
     fn removal(&self, name: &str) -> String;
 }
@@ -236,9 +239,13 @@ impl Managed {
     }
 }
 
-/// By setting, where two instances differ: what the source has, and what the new one has.
-fn differences(source: &Instance, new: &Instance) -> Vec<(String, String, String)> {
+/// By setting, where two instances differ: what the source has, and what the new one has. Of what every instance has, an
+/// answer without it is not understood, and so never the same.
+fn differences(source: &Instance, new: &Instance, essential: &[&str]) -> Vec<(String, String, String)> {
     let of = |instance: &Instance, name: &str| instance.settings.get(name).cloned().unwrap_or_default();
     let names = source.settings.keys().chain(new.settings.keys().filter(|name| !source.settings.contains_key(*name)));
-    names.map(|name| (name.clone(), of(source, name), of(new, name))).filter(|(_, source, new)| source != new).collect()
+    let unlike = |(name, source, new): &(String, String, String)| {
+        source != new || (source.is_empty() && essential.contains(&name.as_str()))
+    };
+    names.map(|name| (name.clone(), of(source, name), of(new, name))).filter(unlike).collect()
 }

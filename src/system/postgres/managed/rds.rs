@@ -230,8 +230,15 @@ impl Provider for Rds {
         }
     }
 
+    fn essential(&self) -> &'static [&'static str] {
+        &["instance class", "engine version", "storage type"]
+    }
+
     fn removal(&self, name: &str) -> String {
-        format!("aws rds delete-db-instance --db-instance-identifier {name} --skip-final-snapshot")
+        format!(
+            "aws rds modify-db-instance --db-instance-identifier {name} --no-deletion-protection --apply-immediately && aws \
+             rds delete-db-instance --db-instance-identifier {name} --skip-final-snapshot"
+        )
     }
 }
 

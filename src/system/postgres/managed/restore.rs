@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use tokio_util::sync::CancellationToken;
 
+use super::answer::shown;
 use super::tool::{Complaint, Trouble};
 use super::{Instance, Managed, Moment, Order, Owner, Provider, State, differences};
 use crate::clock;
@@ -64,6 +65,8 @@ pub struct Restored {
     pub port: u16,
     /// Settings that were compared with the source's.
     pub compared: usize,
+    /// In which of them it is not like its source.
+    pub differs: Option<Failure>,
     pub seconds: u64,
     /// An earlier attempt had ordered it.
     pub found: bool,
@@ -102,13 +105,15 @@ impl Work<'_> {
         if found {
             report.say(format!("{} is there already: an earlier attempt ordered it", self.name)).await;
         }
-        let (new, compared) = self.until_ready(&source).await?;
+        let (new, differs) = self.until_ready(&source).await?;
         let (host, port) = self.address(&source, &new).ok_or_else(|| {
             Failure::new(self.what(), "it is ready, and its cloud tells no address of it that could be one")
                 .now(format!("Look at {} by hand, then retry.", self.name))
         })?;
         let seconds = clock::boot_now().saturating_sub(self.began).as_secs();
-        Ok(Restored { instance: self.name, host, port, compared, seconds, found })
+        // What the source has none of is the same everywhere.
+        let compared = source.settings.values().filter(|value| !value.is_empty()).count();
+        Ok(Restored { instance: self.name, host, port, compared, differs, seconds, found })
     }
 
     /// That kind of address by which the source is reached, where it can be told; else the first.
@@ -170,6 +175,9 @@ impl Work<'_> {
         let Moment::At(time) = self.restore.moment else { return Ok(()) };
         let reported = self.provider.window(source, &self.restore.cancel).await;
         let reported = reported.map_err(|complaint| complaint.fails(self.what()))?;
+        for warning in reported.warnings {
+            self.restore.report.say(warning).await;
+        }
         let stamp = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
         let refused = |why: String, now: &str| Err(Failure::new(self.what(), why).now(now));
         match (reported.earliest, reported.latest) {
@@ -185,9 +193,9 @@ impl Work<'_> {
         }
     }
 
-    /// Looks until the instance is ready, repairs what a restore leaves out, and compares. The number of settings that were
-    /// compared comes along.
-    async fn until_ready(&mut self, source: &Instance) -> Result<(Instance, usize), Failure> {
+    /// Looks until the instance is ready, repairs what a restore leaves out, and compares. What differs in the end
+    /// comes along.
+    async fn until_ready(&mut self, source: &Instance) -> Result<(Instance, Option<Failure>), Failure> {
         let patience = self.restore.patience;
         let (mut pause, mut missed, mut absent) = (patience.first, 0, None);
         // Since the last change of an instance that was ready; repairs that were ordered.
@@ -240,15 +248,15 @@ impl Work<'_> {
                                 }
                                 changed = None;
                             } else {
-                                let differences = differences(source, &new);
+                                let differences = differences(source, &new, self.provider.essential());
                                 if differences.is_empty() && repairs.is_empty() {
-                                    let compared = source.settings.len();
-                                    return Ok((new, compared));
+                                    return Ok((new, None));
                                 }
                                 let since = *changed.get_or_insert_with(clock::boot_now);
                                 let waited = clock::boot_now().saturating_sub(since);
                                 if ordered.is_empty() || waited > patience.settles {
-                                    return Err(self.differs(&differences));
+                                    let failure = self.differs(&differences);
+                                    return Ok((new, Some(failure)));
                                 }
                                 self.say("waiting until it shows what was changed".to_owned()).await;
                             }
@@ -327,14 +335,15 @@ impl Work<'_> {
     }
 
     fn differs(&self, differences: &[(String, String, String)]) -> Failure {
-        let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
-        let all = differences
-            .iter()
-            .map(|(name, source, new)| format!("{name} is {} and was {}", or_none(new), or_none(source)));
+        let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { shown(text) };
+        let all = differences.iter().map(|(name, source, new)| match source == new {
+            true => format!("{} is not told", shown(name)),
+            false => format!("{} is {} and was {}", shown(name), or_none(new), or_none(source)),
+        });
         let all: Vec<String> = all.collect();
         Failure::new(format!("{} is not like its source", self.name), all.join("; ")).now(
             "Put that right on the new instance by hand, then retry: it is compared again, and no second one is made. Or skip \
-             the step with the reason why it may differ.",
+             the step with the reason why it may differ: later steps use it as it is.",
         )
     }
 }
