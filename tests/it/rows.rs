@@ -223,10 +223,10 @@ fn fails_without(tests: &str, defence: &str, said: &str) {
 fn sources(folder: &str) -> Vec<String> {
     fn read(directory: &Path, texts: &mut Vec<String>) {
         for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
-            match path.extension() {
-                None => read(&path, texts),
-                Some(extension) if extension == "rs" => texts.push(std::fs::read_to_string(path).unwrap()),
-                Some(_) => {}
+            if path.is_dir() {
+                read(&path, texts);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                texts.push(std::fs::read_to_string(path).unwrap());
             }
         }
     }
