@@ -46,7 +46,7 @@ fn systems(sources: &Sources<'_>, gaps: &mut Vec<String>) {
             }
             let rehearsed = sources.history.runs.iter().any(|run| {
                 run.is_of(inventory)
-                    && matches!(run.verdict, Some(Verdict::Passed | Verdict::ObjectiveMissed))
+                    && run.is_good()
                     && run.rto.recovered
                     && run.rpo.iter().any(|rpo| rpo.system == system.name && rpo.seconds.is_some())
             });

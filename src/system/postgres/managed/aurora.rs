@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{joined, list, number, text, texts, time, word, words};
 use super::args::{command, count, one, several, switch};
 use super::rds::{address, aws, drill, logs, state_of, tags};
-use super::tool::{Complaint, Tool, Trouble};
+use super::tool::{Complaint, Tool};
 use super::{Instance, Order, Provider, Repair, Reported, State};
 
 pub(super) struct Aurora {
@@ -45,11 +45,7 @@ impl Provider for Aurora {
     ) -> BoxFuture<'a, Result<Option<Instance>, Complaint>> {
         Box::pin(async move {
             let args = command(&["rds", "describe-db-clusters", "--db-cluster-identifier", name]);
-            let answer = match self.tool.call(&args, cancel).await {
-                Ok(answer) => answer,
-                Err(complaint) if complaint.trouble == Trouble::Absent => return Ok(None),
-                Err(complaint) => return Err(complaint),
-            };
+            let Some(answer) = self.tool.look_for(&args, cancel).await? else { return Ok(None) };
             let found = list(&answer, "/DBClusters").find(|found| text(found, "/DBClusterIdentifier") == name);
             let Some(cluster) = found else { return Ok(None) };
             let members = || list(cluster, "/DBClusterMembers");

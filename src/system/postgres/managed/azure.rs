@@ -78,11 +78,8 @@ impl Provider for Azure {
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<Option<Instance>, Complaint>> {
         Box::pin(async move {
-            let server = match self.tool.call(&of(&["show", "--name", name]), cancel).await {
-                Ok(server) => flat(server),
-                Err(complaint) if complaint.trouble == Trouble::Absent => return Ok(None),
-                Err(complaint) => return Err(complaint),
-            };
+            let shown = self.tool.look_for(&of(&["show", "--name", name]), cancel).await?;
+            let Some(server) = shown.map(flat) else { return Ok(None) };
             let (mut rules, mut parameters) = (Value::Null, Value::Null);
             // Of a server that is reached by its network only, `az` refuses to tell any.
             if state(&server) == State::Ready && text(&server, "/network/publicNetworkAccess") != "Disabled" {

@@ -67,13 +67,8 @@ impl Provider for CloudSql {
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<Option<Instance>, Complaint>> {
         Box::pin(async move {
-            match self.tool.call(&of(&["describe", name]), cancel).await {
-                Ok(answer) => {
-                    Ok(Some(answer).filter(|found| text(found, "/name") == name).map(|it| instance(name, it)))
-                }
-                Err(complaint) if complaint.trouble == Trouble::Absent => Ok(None),
-                Err(complaint) => Err(complaint),
-            }
+            let found = self.tool.look_for(&of(&["describe", name]), cancel).await?;
+            Ok(found.filter(|found| text(found, "/name") == name).map(|found| instance(name, found)))
         })
     }
 

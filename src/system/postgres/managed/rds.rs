@@ -99,13 +99,9 @@ impl Provider for Rds {
     ) -> BoxFuture<'a, Result<Option<Instance>, Complaint>> {
         Box::pin(async move {
             let args = command(&["rds", "describe-db-instances", "--db-instance-identifier", name]);
-            match self.tool.call(&args, cancel).await {
-                Ok(answer) => Ok(list(&answer, "/DBInstances")
-                    .find(|found| text(found, "/DBInstanceIdentifier") == name)
-                    .map(|found| instance(name, found))),
-                Err(complaint) if complaint.trouble == Trouble::Absent => Ok(None),
-                Err(complaint) => Err(complaint),
-            }
+            let Some(answer) = self.tool.look_for(&args, cancel).await? else { return Ok(None) };
+            let found = list(&answer, "/DBInstances").find(|found| text(found, "/DBInstanceIdentifier") == name);
+            Ok(found.map(|found| instance(name, found)))
         })
     }
 

@@ -130,6 +130,15 @@ impl Tool {
             .map_err(|error| failed(Trouble::Other, format!("its answer cannot be read as JSON: {error}")))
     }
 
+    /// As [`Tool::call`], of something that may not be there: then `None`.
+    pub async fn look_for(&self, args: &[String], cancel: &CancellationToken) -> Result<Option<Value>, Complaint> {
+        match self.call(args, cancel).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(complaint) if complaint.trouble == Trouble::Absent => Ok(None),
+            Err(complaint) => Err(complaint),
+        }
+    }
+
     /// As [`Tool::call`], in the words of an older release where the tool does not know the new ones.
     pub async fn call_either(
         &self,
