@@ -132,6 +132,11 @@ impl Primary {
             while !bucket.exists(&key).await.expect("the bucket answers") {
                 clock::sleep(Duration::from_millis(20)).await;
             }
+            // The object stands before its command has ended: until then the upload's other name may lie beside it.
+            let ended = format!("select coalesce(left(last_archived_wal, 24) >= '{name}', false) from pg_stat_archiver");
+            while self.value(&ended).await != "t" {
+                clock::sleep(Duration::from_millis(20)).await;
+            }
         };
         if tokio::time::timeout(Duration::from_secs(60), there).await.is_err() {
             panic!(
