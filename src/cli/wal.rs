@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use crate::inventory::{Encryption, Recipient, SecretRef};
 use crate::store::Keys;
 use crate::system::postgres::engine::Engine;
-use crate::system::postgres::wal::{Fetch, Fetched, Location, Origin, Pushed, push};
+use crate::system::postgres::wal::{Compression, Fetch, Fetched, Location, Origin, Pushed, push};
 
 const FAILED_PUSH: u8 = 1;
 const NOT_THERE: u8 = 1;
@@ -40,6 +40,9 @@ enum Command {
         /// A public key of age to encrypt to, age1…; may be given several times
         #[arg(long, value_name = "RECIPIENT")]
         encrypt_to: Vec<String>,
+        /// zstd, unless this says off: for a store that compresses by itself, or a server without time to spare
+        #[arg(long, value_name = "zstd|off")]
+        compression: Option<String>,
         /// %p
         #[arg(value_name = "PATH")]
         path: PathBuf,
@@ -128,7 +131,8 @@ fn run_push(args: &[OsString]) -> Result<u8, String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let pushed = runtime.block_on(async {
-        push(&options.location()?.open().map_err(|e| e.to_string())?, Path::new(path)).await.map_err(|e| e.to_string())
+        let bucket = options.location()?.open().map_err(|e| e.to_string())?;
+        push(&bucket, Path::new(path), options.compression).await.map_err(|e| e.to_string())
     })?;
     match pushed {
         Pushed::Stored | Pushed::AlreadyThere => Ok(0),
@@ -161,6 +165,7 @@ struct Options {
     prefix: String,
     keys: Keys,
     encryption: Encryption,
+    compression: Compression,
     stage: Option<PathBuf>,
     system_identifier: Option<u64>,
     end: Option<String>,
@@ -189,6 +194,10 @@ impl Options {
                 "--keys" => options.keys = Keys::File(PathBuf::from(value)),
                 "--encrypt-to" => {
                     options.encryption.encrypt_to.push(Recipient::parse(&text()?).map_err(|bad| bad.to_string())?);
+                }
+                "--compression" => {
+                    options.compression =
+                        Compression::parse(&text()?).ok_or("--compression takes zstd or off".to_owned())?;
                 }
                 "--identity" => options.encryption.identity = Some(SecretRef::File(PathBuf::from(value))),
                 "--stage" => options.stage = Some(PathBuf::from(value)),

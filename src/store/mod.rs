@@ -227,11 +227,16 @@ impl Bucket {
 
     /// Writes an object that must not exist yet; it appears whole or not at all.
     pub async fn create(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
+        self.create_of(key, [bytes.into()]).await
+    }
+
+    /// The same of pieces, one after the other.
+    pub async fn create_of(&self, key: &str, pieces: impl IntoIterator<Item = Bytes>) -> Result<(), StoreError> {
         self.is_still_there()?;
         let mode = if mutant::removes("15b") { PutMode::Overwrite } else { PutMode::Create };
         let options = PutOptions { mode, ..PutOptions::default() };
         self.store
-            .put_opts(&Key::from(key), PutPayload::from(bytes.into()), options)
+            .put_opts(&Key::from(key), PutPayload::from_iter(pieces), options)
             .await
             .map(|_| ())
             .map_err(|source| self.error("writing", key, source))

@@ -12,7 +12,7 @@ use lifeboat::clock::boot_now;
 use lifeboat::process::{Account, postgres_bin};
 use lifeboat::store::{Bucket, Object};
 use lifeboat::system::postgres::wal::read::{Fact, Listed, Source, Step, Walk};
-use lifeboat::system::postgres::wal::{Found, Index, Indexes, Segment, Stored, Survey, Surveyed, push};
+use lifeboat::system::postgres::wal::{Compression, Found, Index, Indexes, Segment, Stored, Survey, Surveyed, push};
 use tokio::runtime::Runtime;
 
 use crate::median;
@@ -93,7 +93,9 @@ fn index(place: &Place) {
     let bucket = open("bucket");
     let plain = Source::Directory(place.0.join("wal")).list().expect("the WAL is listed");
     for listed in &plain {
-        runtime.block_on(push(&bucket, &place.0.join("wal").join(&listed.key))).expect("the segment is stored");
+        runtime
+            .block_on(push(&bucket, &place.0.join("wal").join(&listed.key), Compression::Zstd))
+            .expect("the segment is stored");
     }
     let (first, surveyed, segments) = look(&runtime, &bucket);
     assert_eq!((surveyed.read as usize, segments), (plain.len(), plain.len()));

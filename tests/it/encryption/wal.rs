@@ -81,6 +81,43 @@ fn a_segment_is_read_by_each_recipient_and_by_nobody_else() {
 }
 
 #[test]
+fn without_compression_the_format_stays() {
+    let archive = Archive { directory: tempfile::tempdir().unwrap() };
+    let pair = Pair::new(archive.directory.path(), "pair");
+    let off = ["--compression", "off"];
+    let [(clear, bytes), (sealed, other)] = [segment(4), segment(5)];
+    std::fs::write(archive.path(&clear), &bytes).unwrap();
+    std::fs::write(archive.path(&sealed), &other).unwrap();
+    assert_eq!(archive.wal("push", &off, &[&clear]), (0, String::new()));
+    assert_eq!(archive.wal("push", &[&off[..], &["--encrypt-to", &pair.public]].concat(), &[&sealed]).0, 0);
+
+    let stored = std::fs::read(archive.stored(&clear)).unwrap();
+    assert!((bytes.len()..bytes.len() + 1000).contains(&stored.len()), "{}", stored.len());
+    assert!(through("zstd", &["-d"], &stored).unwrap() == bytes);
+    let packed = by_age(&pair, &std::fs::read(archive.stored(&sealed)).unwrap()).unwrap();
+    assert!(through("zstd", &["-d"], &packed).unwrap() == other);
+    let identity = ["--identity", text(&pair.file)];
+    for (name, bytes) in [(&clear, &bytes), (&sealed, &other)] {
+        assert_eq!(archive.wal("fetch", &identity, &[name, "out"]), (0, String::new()), "{name}");
+        assert!(std::fs::read(archive.path("out")).unwrap() == *bytes, "{name}");
+    }
+    // PostgreSQL may ask again, and the setting may have been changed meanwhile.
+    for options in [&off[..], &[]] {
+        assert_eq!(archive.wal("push", options, &[&clear]), (0, String::new()));
+    }
+    assert!(std::fs::read(archive.stored(&clear)).unwrap() == stored, "it is not written again");
+
+    let mut damaged = stored;
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(archive.stored(&clear), damaged).unwrap();
+    let (code, said) = archive.wal("fetch", &[], &[&clear, "out2"]);
+    assert!(code == 255 && said.contains("damaged"), "{code} {said}");
+    let (code, said) = archive.wal("push", &["--compression", "lz4"], &[&clear]);
+    assert!(code == 1 && said.contains("zstd or off"), "{code} {said}");
+}
+
+#[test]
 fn who_pushes_again_needs_no_key_to_know_what_is_there() {
     let archive = Archive { directory: tempfile::tempdir().unwrap() };
     let pair = Pair::new(archive.directory.path(), "pair");

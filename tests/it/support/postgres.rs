@@ -133,7 +133,8 @@ impl Primary {
                 clock::sleep(Duration::from_millis(20)).await;
             }
             // The object stands before its command has ended: until then the upload's other name may lie beside it.
-            let ended = format!("select coalesce(left(last_archived_wal, 24) >= '{name}', false) from pg_stat_archiver");
+            let ended =
+                format!("select coalesce(left(last_archived_wal, 24) >= '{name}', false) from pg_stat_archiver");
             while self.value(&ended).await != "t" {
                 clock::sleep(Duration::from_millis(20)).await;
             }

@@ -6,15 +6,13 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::frame::{LARGEST, decompress};
 use super::name::{BadSegment, Header, WalFile};
 use crate::store::{Bucket, Encryption, Keys, StoreError};
 use crate::system::postgres::engine::EngineError;
 
 /// The archive's identity.
 pub const ARCHIVE: &str = "archive.json";
-
-/// PostgreSQL's largest segment.
-const LARGEST: u64 = 1 << 30;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
@@ -170,20 +168,4 @@ pub fn repack(bucket: &Bucket, file: &WalFile, stored: Bytes) -> Result<Vec<u8>,
     let packed = bucket.open_sealed(&file.key(), stored.clone())?.to_vec();
     let content = unpack(bucket, file, stored, None)?;
     Ok(bucket.encryption().seal(packed, Some(&content)))
-}
-
-pub(super) fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut compressor = zstd::bulk::Compressor::new(1)?;
-    compressor.include_checksum(true)?;
-    compressor.compress(bytes)
-}
-
-/// One frame that says its size, as [`compress`] writes.
-pub(super) fn decompress(stored: &[u8]) -> Result<Vec<u8>, String> {
-    let size = zstd::zstd_safe::get_frame_content_size(stored)
-        .ok()
-        .flatten()
-        .filter(|size| *size <= LARGEST)
-        .ok_or("it is not a compressed WAL segment")?;
-    zstd::bulk::decompress(stored, size as usize).map_err(|error| error.to_string())
 }

@@ -10,6 +10,7 @@
 mod archive;
 mod command;
 mod fetch;
+mod frame;
 mod index;
 mod name;
 mod push;
@@ -22,6 +23,7 @@ pub(super) use archive::read_id;
 pub use archive::{ARCHIVE, ArchiveId, Location, WalError, repack};
 pub use command::{archive_command, restore_command};
 pub use fetch::{Fetch, Fetched, Origin};
+pub use frame::Compression;
 pub use index::{BadIndex, CommitAt, Ends, FOLDER as INDEXES, Index, Pace, Span, Stored, Summary, Suspect};
 pub use name::{BadSegment, Header, Segment, WalFile};
 pub use push::{Pushed, push};

@@ -1,5 +1,6 @@
 use super::super::archive::Location;
 use super::super::fetch::{Fetch, Fetched};
+use super::super::frame::Compression;
 use super::super::name::{Segment, tests::segment_bytes};
 use super::super::push;
 use super::*;
@@ -28,7 +29,7 @@ fn stage() -> Stage {
             let segment = Segment { timeline: 1, number, size: SIZE };
             let path = directory.path().join("source").join(segment.to_string());
             std::fs::write(&path, segment_bytes(segment, CLUSTER)).unwrap();
-            runtime.block_on(push(&location.open().unwrap(), &path)).unwrap();
+            runtime.block_on(push(&location.open().unwrap(), &path, Compression::Zstd)).unwrap();
             segment.to_string()
         })
         .collect();
