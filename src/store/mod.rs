@@ -9,6 +9,7 @@ mod error;
 mod google;
 mod keys;
 mod lease;
+mod local;
 mod manifest;
 mod protection;
 mod s3;
@@ -17,6 +18,7 @@ mod seal;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,14 +79,23 @@ pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     name: String,
     url: String,
-    /// A directory on this machine: device and inode say whether it still is the one that was opened.
-    directory: Option<(PathBuf, (u64, u64))>,
+    /// On this machine.
+    directory: Option<Arc<Directory>>,
     /// Behind a network.
     cloud: Option<Cloud>,
     opener: Option<Opener>,
     /// By how much a time of modification may have been cut.
     grain: TimeDelta,
     encryption: Encryption,
+}
+
+/// A directory that holds a bucket.
+struct Directory {
+    path: PathBuf,
+    /// Device and inode say whether it still is the one that was opened.
+    opened: (u64, u64),
+    /// The bucket's in it; empty for all of it.
+    folder: String,
 }
 
 /// Where the keys of a bucket come from, for those that they are handed on to.
@@ -162,7 +173,7 @@ impl Bucket {
             "" => url.to_owned(),
             prefix => format!("{}/{prefix}", url.trim_end_matches('/')),
         };
-        let directory = Some((directory.to_owned(), opened));
+        let directory = Some(Arc::new(Directory { path: directory.to_owned(), opened, folder: prefix.to_owned() }));
         let (store, url) = (within(store, prefix), url.to_owned());
         let (grain, encryption) = (TimeDelta::zero(), Encryption::default());
         Ok(Self { store, name, url, directory, cloud: None, opener: None, grain, encryption })
@@ -181,9 +192,9 @@ impl Bucket {
     /// Before anything is written: the store would make a directory that is missing, and what is written below a mount
     /// point whose bucket went away is found by nobody.
     fn is_still_there(&self) -> Result<(), StoreError> {
-        let Some((directory, opened)) = &self.directory else { return Ok(()) };
-        let why = match identity(directory) {
-            Ok(found) if found == *opened => return Ok(()),
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let why = match identity(&directory.path) {
+            Ok(found) if found == directory.opened => return Ok(()),
             Ok(_) => "another directory is in its place".to_owned(),
             Err(error) => error.to_string(),
         };
@@ -227,16 +238,49 @@ impl Bucket {
 
     /// Writes an object that must not exist yet; it appears whole or not at all.
     pub async fn create(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
-        self.create_of(key, [bytes.into()]).await
+        self.create_payload(key, bytes.into().into()).await
     }
 
-    /// The same of pieces, one after the other.
-    pub async fn create_of(&self, key: &str, pieces: impl IntoIterator<Item = Bytes>) -> Result<(), StoreError> {
+    /// As [`Bucket::create`], of pieces, one after the other. Into a directory they are written as they come, on this thread.
+    /// The outer error is that of a piece which could not be had.
+    pub async fn create_from<E>(
+        &self,
+        key: &str,
+        pieces: impl Iterator<Item = Result<Bytes, E>>,
+    ) -> Result<Result<(), StoreError>, E> {
+        let Some(path) = self.path(key) else {
+            let payload = pieces.collect::<Result<PutPayload, E>>()?;
+            return Ok(self.create_payload(key, payload).await);
+        };
+        if let Err(gone) = self.is_still_there() {
+            return Ok(Err(gone));
+        }
+        let created = local::create(&path, pieces)?;
+        Ok(created.map_err(|source| {
+            let (bucket, key) = (self.name.clone(), key.to_owned());
+            match source.kind() {
+                io::ErrorKind::AlreadyExists => StoreError::Exists { bucket, key },
+                _ => self.error(
+                    "writing",
+                    &key,
+                    object_store::Error::Generic { store: "directory", source: source.into() },
+                ),
+            }
+        }))
+    }
+
+    /// Of an object in a directory, as the store names it.
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        let directory = self.directory.as_ref()?;
+        Some(directory.path.join(Key::from(directory.folder.as_str()).as_ref()).join(Key::from(key).as_ref()))
+    }
+
+    async fn create_payload(&self, key: &str, payload: PutPayload) -> Result<(), StoreError> {
         self.is_still_there()?;
         let mode = if mutant::removes("15b") { PutMode::Overwrite } else { PutMode::Create };
         let options = PutOptions { mode, ..PutOptions::default() };
         self.store
-            .put_opts(&Key::from(key), PutPayload::from_iter(pieces), options)
+            .put_opts(&Key::from(key), payload, options)
             .await
             .map(|_| ())
             .map_err(|source| self.error("writing", key, source))

@@ -1,5 +1,6 @@
 //! A base backup into a bucket, compressed and encrypted, against `pg_basebackup | zstd | age` in a shell pipe, which leaves
-//! the WAL out and verifies nothing. Then the same without encryption, to see what that costs; and the memory it takes.
+//! the WAL out and verifies nothing; and against pgBackRest with two processes, into an encrypted repository of its own, which
+//! waits for the WAL as we do. Then the same without encryption, to see what that costs; and the memory it takes.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -35,6 +36,35 @@ CONF
 PGHOST="$place" "$bin/pgbench" -i -q -s "$scale" -U bench postgres > /dev/null 2>&1
 printf "archive_mode = on\narchive_command = '%s'\n" "$archive" >> "$place/data/postgresql.conf"
 "$bin/pg_ctl" -D "$place/data" -w -l "$place/log" -m fast restart > /dev/null
+mkdir "$place/repo" "$place/lock"
+cat > "$place/pgbackrest.conf" <<CONF
+[global]
+repo1-path=$place/repo
+repo1-cipher-type=aes-256-cbc
+repo1-cipher-pass=a-pass-phrase-of-this-benchmark
+lock-path=$place/lock
+log-level-file=off
+log-level-console=warn
+compress-type=zst
+compress-level=1
+process-max=2
+start-fast=y
+repo1-bundle=y
+[x]
+pg1-path=$place/data
+pg1-socket-path=$place
+pg1-user=bench
+pg1-database=postgres
+CONF
+pgbackrest --config="$place/pgbackrest.conf" --stanza=x stanza-create 2> /dev/null
+"#;
+
+/// What it keeps on disk is synced already. The WAL of this backup alone goes where it waits for it.
+const PGBACKREST: &str = r#"
+set -eu
+touch "$2/turn-of-pgbackrest"
+pgbackrest --config="$2/pgbackrest.conf" --stanza=x --type=full --no-expire-auto backup 2> "$2/pgbackrest.log"
+rm "$2/turn-of-pgbackrest"
 "#;
 
 const PIPE: &str = r#"
@@ -47,19 +77,21 @@ sync "$2/pipe.tar.zst.age"
 pub fn run() {
     let place = Place::new();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let (mut ours, mut pipe, mut clear): (Vec<Duration>, Vec<Duration>, Vec<Duration>) = Default::default();
+    let (mut ours, mut pipe, mut other, mut clear): (Vec<Duration>, Vec<Duration>, Vec<Duration>, Vec<Duration>) =
+        Default::default();
     let mut stored = 0;
     reset_memory();
     for _ in 0..ROUNDS {
         let (took, bytes) = place.lifeboat(&runtime, true);
         (stored, _) = (bytes, ours.push(took));
-        pipe.push(place.pipe());
+        pipe.push(place.timed(PIPE));
+        other.push(place.timed(PGBACKREST));
     }
     let memory = memory_mb();
     for _ in 0..ROUNDS {
         clear.push(place.lifeboat(&runtime, false).0);
     }
-    let (ours, pipe, clear) = (median(ours), median(pipe), median(clear));
+    let (ours, pipe, other, clear) = (median(ours), median(pipe), median(other), median(clear));
     println!(
         "  {} MB stored: lifeboat {:.1} s, pg_basebackup | zstd -1 | age {:.1} s: {:.2}× (target ≤ 1.2); {memory} MB of \
          memory (target < 150)",
@@ -67,6 +99,11 @@ pub fn run() {
         ours / 1e3,
         pipe / 1e3,
         ours / pipe
+    );
+    println!(
+        "  pgBackRest with two processes, zstd -1 and AES-256: {:.1} s: {:.2}× (target ≤ 1.0)",
+        other / 1e3,
+        ours / other
     );
     println!("  not encrypted: {:.1} s; the encryption takes {:.2}× of that", clear / 1e3, ours / clear);
 }
@@ -99,7 +136,13 @@ impl Place {
         }
         let (_, recipient) = Encryption::generate();
         let place = Self { directory, bin: postgres_bin().expect("PostgreSQL"), recipient };
-        let archive = archive_command(lifeboat().as_ref(), &place.location(true)).replace('\'', "''");
+        let ours = archive_command(lifeboat().as_ref(), &place.location(true));
+        let archive = format!(
+            "if [ -e {0}/turn-of-pgbackrest ]; then exec pgbackrest --config={0}/pgbackrest.conf --stanza=x archive-push %p; fi; \
+             {ours}",
+            place.directory.display()
+        )
+        .replace('\'', "''");
         let mut command = place.shell(SCRIPT);
         assert!(command.arg(SCALE).arg(archive).status().expect("a shell").success());
         place
@@ -139,9 +182,9 @@ impl Place {
         (took, taken.stored_bytes)
     }
 
-    fn pipe(&self) -> Duration {
+    fn timed(&self, script: &str) -> Duration {
         let began = boot_now();
-        let mut command = self.shell(PIPE);
+        let mut command = self.shell(script);
         assert!(command.arg(self.recipient.as_str()).status().expect("a shell").success());
         boot_now() - began
     }

@@ -3,17 +3,22 @@
 //!
 //! The format is RFC 8878's.
 
-use std::io;
-use std::iter::once;
+use std::io::{self, Read};
 
 use bytes::Bytes;
-use xxhash_rust::xxh64::xxh64;
+use xxhash_rust::xxh64::Xxh64;
 
 /// PostgreSQL's largest segment.
 pub(super) const LARGEST: u64 = 1 << 30;
 
 /// Bytes of a block at most.
-const BLOCK: usize = 128 << 10;
+const BLOCK: u64 = 128 << 10;
+
+/// In a piece.
+const BLOCKS: usize = 8;
+
+/// Bytes of a piece at most: its blocks and their headers, what stands before the first and behind the last.
+const PIECE: usize = BLOCKS * (BLOCK as usize + 3) + 16;
 
 const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 
@@ -46,19 +51,55 @@ pub(super) fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
     compressor.compress(bytes)
 }
 
-/// The frame in pieces, which share the content's memory. There is content, of [`LARGEST`] bytes at most.
-pub(super) fn raw(content: &Bytes) -> impl Iterator<Item = Bytes> {
-    let size = u32::try_from(content.len()).expect("a segment has 1 GiB at most").to_le_bytes();
-    let head = [&MAGIC[..], &DESCRIPTOR, &size].concat();
-    let check = (xxh64(content, 0) as u32).to_le_bytes().to_vec();
-    let blocks = (0..content.len()).step_by(BLOCK).flat_map(|start| {
-        let block = content.slice(start..(start + BLOCK).min(content.len()));
-        let is_last = start + block.len() == content.len();
-        // Bit 0: the last one; bits 1 and 2: raw.
-        let header = ((block.len() as u32) << 3 | u32::from(is_last)).to_le_bytes()[..3].to_vec();
-        [header.into(), block]
-    });
-    once(head.into()).chain(blocks).chain(once(check.into()))
+/// A frame of raw blocks, in pieces of a size that memory is used again for.
+pub(super) struct Raw<R> {
+    from: R,
+    /// Bytes of the content.
+    size: u64,
+    left: u64,
+    check: Xxh64,
+    is_whole: bool,
+}
+
+impl<R: Read> Raw<R> {
+    /// Of `size` bytes, at least one and [`LARGEST`] at most.
+    pub fn new(from: R, size: u64) -> Self {
+        Self { from, size, left: size, check: Xxh64::new(0), is_whole: false }
+    }
+
+    fn piece(&mut self) -> io::Result<Bytes> {
+        let mut piece = Vec::with_capacity(PIECE);
+        if self.left == self.size {
+            piece.extend(MAGIC);
+            piece.extend(DESCRIPTOR);
+            piece.extend(u32::try_from(self.size).expect("a segment has 1 GiB at most").to_le_bytes());
+        }
+        for _ in 0..BLOCKS {
+            let bytes = self.left.min(BLOCK);
+            self.left -= bytes;
+            // Bit 0: the last one; bits 1 and 2: raw.
+            let header = (bytes << 3) as u32 | u32::from(self.left == 0);
+            piece.extend(&header.to_le_bytes()[..3]);
+            let start = piece.len();
+            piece.resize(start + bytes as usize, 0);
+            self.from.read_exact(&mut piece[start..])?;
+            self.check.update(&piece[start..]);
+            if self.left == 0 {
+                piece.extend((self.check.digest() as u32).to_le_bytes());
+                self.is_whole = true;
+                break;
+            }
+        }
+        Ok(piece.into())
+    }
+}
+
+impl<R: Read> Iterator for Raw<R> {
+    type Item = io::Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (!self.is_whole).then(|| self.piece())
+    }
 }
 
 pub(super) fn decompress(stored: &[u8]) -> Result<Vec<u8>, String> {
@@ -76,13 +117,18 @@ mod tests {
 
     #[test]
     fn zstd_reads_a_raw_frame_and_sees_what_changed_in_it() {
-        for bytes in [1, 5, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
+        let some = BLOCKS as u64;
+        for bytes in [1, 5, BLOCK - 1, BLOCK, BLOCK + 1, some * BLOCK, some * BLOCK + 1, 2 * some * BLOCK] {
             let content: Vec<u8> = (0..bytes).map(|at| ((at * at) >> 7) as u8).collect();
-            let mut frame: Vec<u8> = raw(&Bytes::from(content.clone())).flatten().collect();
-            assert_eq!(decompress(&frame), Ok(content));
+            let pieces = Raw::new(&content[..], bytes).collect::<io::Result<Vec<Bytes>>>().unwrap();
+            assert!(pieces.iter().all(|piece| piece.len() <= PIECE));
+            let mut frame = pieces.concat();
+            assert_eq!(decompress(&frame).as_ref(), Ok(&content));
             let middle = frame.len() / 2;
             frame[middle] ^= 1;
             assert!(decompress(&frame).is_err(), "{bytes}");
+            let cut = Raw::new(&content[..content.len() - 1], bytes).find_map(Result::err).unwrap();
+            assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
         }
     }
 }

@@ -1,13 +1,13 @@
 //! `archive_command`: a segment reaches the bucket once, whole, and is never replaced.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::path::Path;
 
 use bytes::Bytes;
 
 use super::archive::{ArchiveId, WalError, claim, read_stored, unpack};
-use super::frame::{Compression, compress, raw};
+use super::frame::{Compression, Raw, compress};
 use super::name::{BadSegment, Header, WalFile};
 use crate::store::{self, Bucket, StoreError};
 
@@ -23,29 +23,53 @@ pub enum Pushed {
 pub async fn push(bucket: &Bucket, path: &Path, compression: Compression) -> Result<Pushed, WalError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let file = WalFile::parse(&name).ok_or_else(|| BadSegment::Name(name.clone()))?;
-    let io = |operation| move |source| WalError::Io { operation, path: path.to_owned(), source };
-    let bytes = Bytes::from(read(path).map_err(io("reading"))?);
-    let stored = if file.is_wal() {
-        let header = Header::check(&name, &bytes, None)?;
-        let id = ArchiveId { system_identifier: header.system_identifier, segment_size: header.segment_size };
-        claim(bucket, id).await?;
-        let frame: Vec<Bytes> = match compression {
-            Compression::Zstd => vec![compress(&bytes).map_err(io("compressing"))?.into()],
-            Compression::Off => raw(&bytes).collect(),
-        };
-        match bucket.encryption().is_on() {
-            true => vec![bucket.encryption().seal(frame.concat(), Some(&bytes)).into()],
-            false => frame,
+    let read = || std::fs::read(path).map_err(io("reading", path));
+    let (key, encryption) = (file.key(), bucket.encryption());
+    let created = match (file.is_wal(), compression) {
+        (false, _) => bucket.create(&key, read()?).await,
+        (true, Compression::Off) if !encryption.is_on() => {
+            let mut from = File::open(path).map_err(io("opening", path))?;
+            let mut head = [0; Header::BYTES];
+            let whole = from.read_exact(&mut head).and_then(|()| from.rewind()).and_then(|()| from.metadata());
+            let size = match whole {
+                Ok(found) => found.len(),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(BadSegment::NoHeader { name }.into());
+                }
+                Err(error) => return Err(io("reading", path)(error)),
+            };
+            own(bucket, Header::check_head(&name, &head, size, None)?).await?;
+            bucket.create_from(&key, Raw::new(from, size)).await.map_err(io("reading", path))?
         }
-    } else {
-        vec![bytes.clone()]
+        (true, compression) => {
+            let content = read()?;
+            own(bucket, Header::check(&name, &content, None)?).await?;
+            let frame = match compression {
+                Compression::Zstd => compress(&content),
+                Compression::Off => Raw::new(&content[..], content.len() as u64)
+                    .collect::<io::Result<Vec<Bytes>>>()
+                    .map(|pieces| pieces.concat()),
+            };
+            let frame = frame.map_err(io("compressing", path))?;
+            bucket.create(&key, encryption.seal(frame, Some(&content))).await
+        }
     };
-    match bucket.create_of(&file.key(), stored).await {
+    match created {
         Ok(()) => Ok(Pushed::Stored),
-        Err(StoreError::Exists { .. }) if is_there(bucket, &file, &bytes).await? => Ok(Pushed::AlreadyThere),
+        Err(StoreError::Exists { .. }) if is_there(bucket, &file, &read()?).await? => Ok(Pushed::AlreadyThere),
         Err(StoreError::Exists { .. }) => Err(WalError::Conflict { name, bucket: bucket.name().to_owned() }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The archive is this cluster's.
+async fn own(bucket: &Bucket, header: Header) -> Result<(), WalError> {
+    let id = ArchiveId { system_identifier: header.system_identifier, segment_size: header.segment_size };
+    claim(bucket, id).await
+}
+
+fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WalError {
+    move |source| WalError::Io { operation, path: path.to_owned(), source }
 }
 
 /// Whether the archive has this content under the file's name. An encrypted object says it itself: who pushes has no key to
@@ -57,20 +81,4 @@ async fn is_there(bucket: &Bucket, file: &WalFile, content: &[u8]) -> Result<boo
     }
     let (bucket, file) = (bucket.clone(), file.clone());
     Ok(unpack(&bucket, &file, stored, None)? == content)
-}
-
-/// In large pages where the system gives them: to be handed 16 MiB in small ones takes as long as to write them.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let mut bytes: Vec<u8> = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or_default() + 1);
-    #[cfg(target_os = "linux")]
-    {
-        let page = 4096;
-        let start = bytes.as_mut_ptr().addr().next_multiple_of(page);
-        let length = (bytes.as_ptr().addr() + bytes.capacity()).saturating_sub(start) / page * page;
-        // SAFETY: the pages lie within memory that is ours, and the advice changes nothing in them. It may be refused.
-        unsafe { nix::libc::madvise(bytes.as_mut_ptr().with_addr(start).cast(), length, nix::libc::MADV_HUGEPAGE) };
-    }
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
