@@ -84,7 +84,7 @@ pub fn for_kind(kind: &StepKind) -> Arc<dyn Action> {
         StepKind::StorePrune => Arc::new(store_prune::StorePrune),
         StepKind::RedisCommand { argv, on } => Arc::new(redis_command::RedisCommand { argv, on }),
         StepKind::SmokeRedis { argv } => Arc::new(redis_command::SmokeRedis { argv }),
-        StepKind::PostgresBackup => Arc::new(postgres_backup::PostgresBackup),
+        StepKind::PostgresBackup { full_every } => Arc::new(postgres_backup::PostgresBackup { full_every }),
         StepKind::PostgresRestore => Arc::new(postgres_restore::PostgresRestore),
         StepKind::RecoveryChoose { systems, suggest } => Arc::new(recovery_choose::RecoveryChoose { systems, suggest }),
         StepKind::CutoverConnections { connections, systems } => Arc::new(cutover::Cutover { connections, systems }),

@@ -173,8 +173,9 @@ fn print(window: &Window) {
                 show!("{system} (PostgreSQL)");
                 for backup in backups {
                     show!(
-                        "  ■ base backup {}  ended {}  {} bytes, {} stored  timeline {}  from {} ({})",
+                        "  ■ base backup {}{}  ended {}  {} bytes, {} stored  timeline {}  from {} ({})",
                         backup.label,
+                        backup.parent.as_ref().map_or(String::new(), |parent| format!(" (changes since {parent})")),
                         time(backup.stopped),
                         backup.bytes,
                         backup.stored_bytes,

@@ -166,6 +166,9 @@ pub struct BaseBackup {
     pub stop_lsn: Lsn,
     pub started: DateTime<Utc>,
     pub stopped: DateTime<Utc>,
+    /// The backup since which it holds what changed; absent where it holds all, or where another program sees to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
     /// Bytes unpacked.
     pub bytes: u64,
     /// Bytes in the store.

@@ -19,6 +19,13 @@ pub struct Reach {
     pub stored_bytes: u64,
 }
 
+/// A backup and those that it builds on, the full one last.
+pub fn chain<'a>(backups: &'a [BaseBackup], of: &'a BaseBackup) -> impl Iterator<Item = &'a BaseBackup> {
+    std::iter::successors(Some(of), |child| {
+        backups.iter().find(|other| Some(&other.label) == child.parent.as_ref() && other.start_lsn < child.start_lsn)
+    })
+}
+
 /// The timelines from `from` to `to`, each with the LSN at which the next one leaves it.
 pub fn ancestry(forks: &[Fork], from: u32, to: u32) -> Option<Vec<(u32, Option<Lsn>)>> {
     let (mut legs, mut timeline, mut until) = (Vec::new(), to, None);

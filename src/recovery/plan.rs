@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::lineage::{Reach, descendants, reach_of};
+use super::lineage::{Reach, chain, descendants, reach_of};
 use super::refusal::Refusal;
 use crate::event::{BaseBackup, Coverage, Fork, Lsn, RecoveryPoint, RecoveryTarget, SystemWindow, Window};
 use crate::system::postgres::Plan as PostgresPlan;
@@ -184,7 +184,7 @@ impl View<'_> {
             reach.stored_bytes * segments.len() as u64 / reach.segments.len() as u64
         };
         Ok(Plan {
-            fetch_bytes: backup.stored_bytes + share,
+            fetch_bytes: chain(self.backups, backup).map(|one| one.stored_bytes).sum::<u64>() + share,
             replay_bytes: end.0.saturating_sub(backup.start_lsn.0),
             loss,
             warnings,

@@ -4,6 +4,7 @@
 //! manifest goes before what it names, and the oldest WAL first: who looks while it goes on, or after it broke off, sees a
 //! shorter history and never one with a hole.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use super::collect::{Seen, see};
 use super::plan::{Wanted, plan};
 use super::retention::{Archived, Spare, cutoff, spare_of_redis};
-use crate::event::{Failure, RecoveryTarget, SystemWindow, Window};
+use crate::event::{BaseBackup, Failure, RecoveryTarget, SystemWindow, Window};
 use crate::inventory::Inventory;
 use crate::store::{Object, StoreError};
 use crate::system::postgres::wal::{INDEXES, Segment, WalFile};
@@ -126,9 +127,7 @@ pub async fn prunable(inventory: &Inventory, name: &str, now: DateTime<Utc>) -> 
         }
     });
     // Without its manifest a backup does not exist; the newest shipment of an append-only file names all of it.
-    objects.sort_by_key(|object| {
-        (!object.key.ends_with(".json"), std::cmp::Reverse(object.key.ends_with("/manifest.json")))
-    });
+    objects.sort_by_key(|object| (!object.key.ends_with(".json"), Reverse(object.key.ends_with("/manifest.json"))));
     let mut bytes = objects.iter().map(|object| object.size).sum();
     let mut going: Vec<String> = objects.into_iter().map(|object| object.key.clone()).collect();
     for (key, size) in wal {
@@ -223,8 +222,12 @@ impl Pruning {
         }
         let (manifests, others): (Vec<&String>, Vec<&String>) =
             self.going.iter().partition(|key| key.ends_with(".json"));
-        for keys in [manifests, others] {
-            // Side by side, but nothing of the second list before all of the first is gone.
+        // What builds on another backup goes before it, one by one: what is left has no hole then either.
+        let dependent = self.dependent();
+        let independent = manifests.into_iter().filter(|key| !dependent.contains(key)).collect();
+        let one_by_one = dependent.iter().map(|key| vec![key]);
+        for keys in one_by_one.chain([independent, others]) {
+            // Side by side, but nothing of a list before all of the one before it is gone.
             let owned: Vec<String> = keys.into_iter().cloned().collect();
             let deletes = stream::iter(owned).map(|key| {
                 let bucket = bucket.clone();
@@ -239,6 +242,15 @@ impl Pruning {
         }
         self.look_again(now).await?;
         Ok(done)
+    }
+
+    /// Manifests of incremental backups that go, the newest first.
+    fn dependent(&self) -> Vec<String> {
+        let SystemWindow::Postgres { backups, .. } = &self.seen.window else { return Vec::new() };
+        let goes = |backup: &&BaseBackup| backup.parent.is_some() && self.spare.backups.contains(&backup.label);
+        let mut going: Vec<&BaseBackup> = backups.iter().filter(goes).collect();
+        going.sort_by_key(|backup| Reverse(backup.start_lsn));
+        going.into_iter().map(|backup| format!("base/{}/manifest.json", backup.label)).collect()
     }
 
     /// What stays is there, what went is not, and the newest chain still leads to the end.

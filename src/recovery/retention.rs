@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::lineage::{descendants, reach_of};
+use super::lineage::{chain, descendants, reach_of};
 use crate::event::{AofRange, BaseBackup, Coverage, Fork, Lsn, RedisSnapshot};
 use crate::system::postgres::wal::Segment;
 use crate::system::postgres::wal::read::Listed;
@@ -94,7 +94,12 @@ impl<'a> Archived<'a> {
         let cutoff = cutoff(retain, now);
         let good = self.good();
         let Some(anchor) = good.iter().rfind(|backup| backup.stopped <= cutoff) else { return Spare::default() };
-        let mut older: Vec<&BaseBackup> = self.backups.iter().filter(|one| one.stopped < anchor.stopped).collect();
+        let (mut older, staying): (Vec<&BaseBackup>, Vec<&BaseBackup>) =
+            self.backups.iter().partition(|one| one.stopped < anchor.stopped);
+        // Without what it builds on an incremental backup is nothing.
+        let needed: BTreeSet<&str> =
+            staying.into_iter().flat_map(|one| chain(self.backups, one)).map(|one| one.label.as_str()).collect();
+        older.retain(|one| !needed.contains(one.label.as_str()));
         older.sort_by_key(|backup| (backup.stopped, backup.stop_lsn));
         let backups: Vec<String> = older.into_iter().map(|backup| backup.label.clone()).collect();
         let needed = self.needed(&backups.iter().map(String::as_str).collect());

@@ -30,6 +30,7 @@ fn backup(label: &str, timeline: u32, from: u64, stopped: &str) -> BaseBackup {
         stop_lsn: Lsn(from * SEGMENT + 0x100),
         started: time("00:00:00"),
         stopped: time(stopped),
+        parent: None,
         bytes: 1000,
         stored_bytes: 100,
         server_version: "15.18".to_owned(),

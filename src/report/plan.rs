@@ -15,8 +15,8 @@ use super::words::{self, clean};
 use super::{ReportError, Zone, render};
 use crate::event::Verdict;
 use crate::history::{History, Run};
-use crate::inventory::{self, Inventory, KeyPolicy, Schedule, SecretRef, System, SystemDetail};
-use crate::runbook::{Runbook, StepKind};
+use crate::inventory::{self, BackupEngine, Inventory, KeyPolicy, Schedule, SecretRef, System, SystemDetail};
+use crate::runbook::{Runbook, Step, StepKind};
 
 pub(super) const MARKDOWN: &str = include_str!("templates/plan.md.j2");
 pub(super) const HTML: &str = include_str!("templates/plan.html.j2");
@@ -303,9 +303,23 @@ fn component(system: &System, sources: &Sources<'_>, tiers: &[(bool, Duration, D
             .filter(|(schedule, runbook)| {
                 runbook.is_some_and(|runbook| backs_up(schedule, runbook, inventory, &system.name))
             })
-            .map(|(schedule, _)| clean(&schedule.name))
+            .map(|(schedule, runbook)| clean(&schedule.name) + &between_full_ones(*runbook, system))
             .collect(),
     }
+}
+
+/// When a base backup is a full one, where others are incremental.
+fn between_full_ones(runbook: Option<&Runbook>, system: &System) -> String {
+    let of = |step: &Step| match step.kind {
+        StepKind::PostgresBackup { full_every } => full_every,
+        _ => None,
+    };
+    let own = matches!(system.detail, SystemDetail::Postgres(_)) && system.backups.engine == BackupEngine::Lifeboat;
+    let runbook = runbook.filter(|_| own);
+    let every = runbook.and_then(|runbook| runbook.steps.iter().find_map(of));
+    every.map_or(String::new(), |every| {
+        format!(" (incremental; full when the last full one is older than {})", lasting(every))
+    })
 }
 
 /// Where a secret is, never what it is.
@@ -321,7 +335,7 @@ fn reference(secret: &SecretRef) -> String {
 /// Whether a scheduled runbook backs a system up.
 fn backs_up(schedule: &Schedule, runbook: &Runbook, inventory: &Inventory, system: &str) -> bool {
     does(schedule, runbook, inventory, system, |kind| {
-        matches!(kind, StepKind::PostgresBackup | StepKind::RedisSnapshot { .. })
+        matches!(kind, StepKind::PostgresBackup { .. } | StepKind::RedisSnapshot { .. })
     })
 }
 

@@ -26,7 +26,7 @@ pub enum StepKind {
     /// `postgres.fence`: stop writes to the old primary and prove it.
     PostgresFence,
     /// `postgres.backup`
-    PostgresBackup,
+    PostgresBackup { full_every: Option<Duration> },
     /// `postgres.restore`: base backup and WAL to the recovery point; ends paused.
     PostgresRestore,
     /// `postgres.promote`
@@ -92,7 +92,7 @@ impl StepKind {
             Self::Note => "note",
             Self::PostgresQuery { .. } => "postgres.query",
             Self::PostgresFence => "postgres.fence",
-            Self::PostgresBackup => "postgres.backup",
+            Self::PostgresBackup { .. } => "postgres.backup",
             Self::PostgresRestore => "postgres.restore",
             Self::PostgresPromote => "postgres.promote",
             Self::PostgresCheck { .. } => "postgres.check",

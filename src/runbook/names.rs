@@ -144,7 +144,7 @@ pub fn texts<'s>(step: &'s Step, place: Place<'s>) -> Vec<(&'s str, Place<'s>)> 
         | StepKind::Wait { .. }
         | StepKind::Note
         | StepKind::PostgresFence
-        | StepKind::PostgresBackup
+        | StepKind::PostgresBackup { .. }
         | StepKind::PostgresRestore
         | StepKind::PostgresPromote
         | StepKind::RedisSnapshot { .. }

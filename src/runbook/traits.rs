@@ -19,7 +19,7 @@ impl StepKind {
         match self {
             Self::PostgresQuery { .. }
             | Self::PostgresFence
-            | Self::PostgresBackup
+            | Self::PostgresBackup { .. }
             | Self::PostgresRestore
             | Self::PostgresPromote
             | Self::PostgresCheck { .. }

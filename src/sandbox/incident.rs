@@ -114,6 +114,7 @@ impl Story<'_> {
             url: self.primary.passwords.admin_url(self.primary.port),
             bucket: open(postgres::NAME)?,
             bin: Some(self.primary.tools.postgres_bin.clone()),
+            full_every: None,
             cancel: self.primary.cancel.clone(),
             report: pg::Reporter::silent(),
         };
@@ -127,7 +128,7 @@ impl Story<'_> {
             aof.run(&|_| {}).await.map_err(|error| part("the append-only file")(error.into()))?;
             Ok(taken)
         },)?;
-        Ok(Backups { base: base.label, snapshot: taken.snapshot.label, finished: now() })
+        Ok(Backups { base: base.backup.label, snapshot: taken.snapshot.label, finished: now() })
     }
 
     /// Each wound in its own transaction, a moment apart, while orders come in.

@@ -171,11 +171,12 @@ impl Place {
             url: Secret::new(format!("postgresql://bench@/postgres?host={}", self.directory.display())),
             bucket: self.location(encrypted).open().expect("the bucket"),
             bin: Some(self.bin.clone()),
+            full_every: None,
             cancel: CancellationToken::new(),
             report: Reporter::silent(),
         };
         let began = boot_now();
-        let taken = runtime.block_on(backup.run()).expect("the backup succeeds");
+        let taken = runtime.block_on(backup.run()).expect("the backup succeeds").backup;
         let took = boot_now() - began;
         let folder = self.directory.join("bucket/orders-db/base").join(taken.label);
         std::fs::remove_dir_all(folder).expect("it is removed");

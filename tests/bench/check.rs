@@ -97,6 +97,7 @@ async fn fill(bucket: &Bucket, directory: &Path) {
         parts: vec![part("part-0000.tar.zst")],
         backup_manifest: part("backup_manifest.zst"),
         names: None,
+        parent: None,
         is_sealed: false,
     };
     for part in manifest.parts.iter().chain([&manifest.backup_manifest]) {

@@ -21,7 +21,10 @@ pub struct Shop {
 
 impl Shop {
     pub async fn new() -> Self {
-        let primary = Primary::start_as(&["--wal-segsize=1"], &[]).await;
+        Self::of(Primary::start_as(&["--wal-segsize=1"], &[]).await)
+    }
+
+    pub fn of(primary: Primary) -> Self {
         std::fs::write(primary.path("url"), primary.url.expose()).unwrap();
         let shop = Self { primary };
         shop.inventory(&shop.primary.location.url, "", "rpo = \"1h\"");
@@ -200,7 +203,7 @@ async fn retention_is_judged_both_ways() {
     let shop = Shop::new().await;
     let mut labels = Vec::new();
     for _ in 0..3 {
-        labels.push(shop.primary.backup().run().await.expect("the backup succeeds").label);
+        labels.push(shop.primary.backup().run().await.expect("the backup succeeds").backup.label);
         shop.segment().await;
     }
     shop.inventory(&shop.primary.location.url, "retain = \"7d\"", "rpo = \"1h\"");

@@ -2,6 +2,7 @@
 
 mod backup;
 mod fence;
+mod incremental;
 mod look;
 mod promote;
 pub mod restore;

@@ -125,7 +125,7 @@ async fn the_nightly_run_checks_backs_up_and_verifies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proof_restores_looks_removes_and_is_remembered() {
     let shop = Shop::new().await;
-    let first = shop.primary.backup().run().await.expect("the backup succeeds");
+    let first = shop.primary.backup().run().await.expect("the backup succeeds").backup;
     shop.segment().await;
     let wal = files(&shop.bucket("wal"));
     let (archive, prove) = (files(&shop.bucket("")), || shop.command(&["--proof", "--json"]).output().unwrap());
@@ -146,7 +146,7 @@ async fn a_proof_restores_looks_removes_and_is_remembered() {
 
     // A newer backup has not been proven; that a table has lost its rows is found by what the earlier proof saw.
     shop.primary.sql("delete from orders").await;
-    let second = shop.primary.backup().run().await.expect("the backup succeeds");
+    let second = shop.primary.backup().run().await.expect("the backup succeeds").backup;
     shop.primary.archive().await;
     shop.judged("proof", "unknown", 0, &["the newest was not restored yet", &first.label]);
     let found = last_line(&prove());
@@ -155,7 +155,7 @@ async fn a_proof_restores_looks_removes_and_is_remembered() {
     shop.judged("proof", "failed", 1, &[&second.label, "has none now"]);
 
     // Bytes that changed in their place: no listing shows it, the proof does.
-    let third = shop.primary.backup().run().await.expect("the backup succeeds");
+    let third = shop.primary.backup().run().await.expect("the backup succeeds").backup;
     shop.primary.archive().await;
     let part = files(&shop.bucket(&format!("base/{}", third.label)));
     let part = part.iter().find(|path| path.to_string_lossy().contains("part-0000")).unwrap();
@@ -217,7 +217,7 @@ async fn pruning_takes_what_is_spare_and_nothing_else() {
     let shop = Shop::new().await;
     let (mut labels, mut names) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        labels.push(shop.primary.backup().run().await.expect("the backup succeeds").label);
+        labels.push(shop.primary.backup().run().await.expect("the backup succeeds").backup.label);
         names.push(shop.segment().await);
     }
     let runbook = shop.primary.path("prune.toml");

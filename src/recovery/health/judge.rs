@@ -12,6 +12,7 @@ use crate::event::{
     AofRange, BaseBackup, Coverage, Failure, Fork, Gap, RecoveryTarget, RedisSnapshot, SystemWindow, Window,
 };
 use crate::recovery::collect::Seen;
+use crate::recovery::lineage::chain;
 use crate::recovery::plan::{Plan, Wanted, plan};
 use crate::recovery::proof::{newest_record, stamp};
 use crate::recovery::retention::{Archived, Spare, cutoff, spare_of_redis};
@@ -45,6 +46,18 @@ pub fn judge(look: &Look<'_>, seen: &Seen) -> SystemHealth {
     health
 }
 
+impl NewestBackup {
+    fn named(&self) -> String {
+        match self.builds_on.as_slice() {
+            [] => self.label.clone(),
+            [full] => format!("{} (incremental, on the full {full})", self.label),
+            [between @ .., full] => {
+                format!("{} (incremental, on {} and the full {full})", self.label, between.join(", "))
+            }
+        }
+    }
+}
+
 impl Stored {
     fn and(self, bytes: u64) -> Self {
         Self { objects: self.objects + 1, bytes: self.bytes + bytes }
@@ -71,6 +84,7 @@ impl Postgres<'_> {
             let folder = format!("base/{}/", newest.label);
             NewestBackup {
                 label: newest.label.clone(),
+                builds_on: chain(self.backups, newest).skip(1).map(|one| one.label.clone()).collect(),
                 ended: newest.stopped,
                 age_seconds: seconds(look.now - newest.stopped),
                 bytes: newest.bytes,
@@ -79,7 +93,8 @@ impl Postgres<'_> {
                 tested_at: newest_record(&seen.objects, |key| key.starts_with(&folder)).and_then(stamp),
             }
         });
-        health.facts.push(backup(look, "base backup", newest.map(|newest| (newest.label.as_str(), newest.stopped))));
+        let named = health.backup.as_ref().map(NewestBackup::named);
+        health.facts.push(backup(look, "base backup", named.as_deref().zip(newest.map(|newest| newest.stopped))));
         let way = newest.map(|newest| self.way(newest));
         self.wal(health, way);
         let loss = self.loss(health);
@@ -233,6 +248,7 @@ impl Redis<'_> {
             let folder = format!("snapshots/{}/", newest.label);
             NewestBackup {
                 label: newest.label.clone(),
+                builds_on: Vec::new(),
                 ended: newest.at,
                 age_seconds: seconds(look.now - newest.at),
                 bytes: newest.bytes,

@@ -66,6 +66,9 @@ pub struct SystemHealth {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NewestBackup {
     pub label: String,
+    /// Of an incremental base backup: those that are restored with it, the full one last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub builds_on: Vec<String>,
     /// When it was complete: the moment whose state a snapshot holds.
     pub ended: DateTime<Utc>,
     pub age_seconds: f64,

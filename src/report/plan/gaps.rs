@@ -37,7 +37,7 @@ fn systems(sources: &Sources<'_>, gaps: &mut Vec<String>) {
         if is_cache(system).is_none() {
             let is_managed = system.managed().is_some();
             if !is_managed
-                && !scheduled(|kind| matches!(kind, StepKind::PostgresBackup | StepKind::RedisSnapshot { .. }))
+                && !scheduled(|kind| matches!(kind, StepKind::PostgresBackup { .. } | StepKind::RedisSnapshot { .. }))
             {
                 gaps.push(format!("{name} has no scheduled backup: no [[schedules]] of the inventory backs it up."));
             }

@@ -117,7 +117,7 @@ fn kind(raw: Kind, place: Place<'_>, scope: &Scope<'_>, problems: &mut Problems)
             StepKind::PostgresQuery { sql: sql.0, params: words(params), on: on.map(side) }
         }
         Kind::PostgresFence {} => StepKind::PostgresFence,
-        Kind::PostgresBackup {} => StepKind::PostgresBackup,
+        Kind::PostgresBackup { full_every } => StepKind::PostgresBackup { full_every: full_every.map(|every| every.0) },
         Kind::PostgresRestore {} => StepKind::PostgresRestore,
         Kind::PostgresPromote {} => StepKind::PostgresPromote,
         Kind::PostgresCheck { tables, suspects, checksums, amcheck } => {

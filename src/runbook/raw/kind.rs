@@ -74,7 +74,11 @@ pub enum Kind {
     PostgresFence {},
     /// A base backup into the store.
     #[serde(rename = "postgres.backup")]
-    PostgresBackup {},
+    PostgresBackup {
+        /// An incremental backup (PostgreSQL 17 with `summarize_wal = on`) while the last full one is younger than this; a full
+        /// one, and the reason, where the server cannot. Always a full one when absent.
+        full_every: Option<Lasting>,
+    },
     /// Base backup and WAL up to the recovery point; ends paused, before promotion.
     #[serde(rename = "postgres.restore")]
     PostgresRestore {},

@@ -1,6 +1,6 @@
 //! What is in the bucket: whole base backups, the WAL as runs without a hole, and where timelines fork.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{BaseBackup, Basis, Coverage, Fork, Gap, Lsn, RestorePoint};
 use crate::store::{Bucket, Object, StoreError};
@@ -138,8 +138,29 @@ pub async fn manifest(bucket: &Bucket, label: &str) -> Result<Manifest, PgError>
     })
 }
 
+/// The manifests that a backup is restored from, each vouched for: the full backup's, then those of what follows it, its own
+/// last.
+pub async fn chain(bucket: &Bucket, label: &str) -> Result<Vec<Manifest>, PgError> {
+    let mut chain = vec![manifest(bucket, label).await?];
+    while let Some(parent) = chain.last().and_then(|last| last.parent.as_ref()) {
+        let found = manifest(bucket, &parent.label).await.map_err(|error| {
+            crate::event::Failure::from(error)
+                .fails(format!("backup {label} cannot be restored without {}", parent.label))
+        })?;
+        if !chain.last().is_some_and(|child| found.is_parent_of(child)) {
+            let why = format!("the backup {} is not the one whose changes it holds", found.label);
+            return Err(crate::event::Failure::new(format!("backup {label} cannot be restored"), why)
+                .now("choose another backup")
+                .into());
+        }
+        chain.push(found);
+    }
+    chain.reverse();
+    Ok(chain)
+}
+
 /// Those that are whole, and what is wrong with the others.
-async fn backups(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<BaseBackup>, Vec<String>), PgError> {
+pub(super) async fn backups(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<BaseBackup>, Vec<String>), PgError> {
     let (mut found, mut warnings) = (Vec::new(), Vec::new());
     let size = |key: &str| objects.iter().find(|object| object.key == key).map(|object| object.size);
     for object in objects {
@@ -159,16 +180,18 @@ async fn backups(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<BaseBackup>
             }
         };
         let whole = |part: &super::base::Part| size(&part.key) == Some(part.bytes);
-        match manifest.parts.iter().chain([&manifest.backup_manifest]).find(|part| !whole(part)) {
+        let broken = manifest.parts.iter().chain([&manifest.backup_manifest]).find(|part| !whole(part)).cloned();
+        match broken {
             Some(part) => warnings.push(format!(
                 "backup {label} is not usable: {} is {}",
                 part.key,
                 size(&part.key)
                     .map_or("missing".to_owned(), |size| format!("{size} bytes, and should be {}", part.bytes))
             )),
-            None => found.push(manifest.summary()),
+            None => found.push(manifest),
         }
     }
+    let found = chained(found, objects, &mut warnings);
     if found.is_empty() {
         // Beside a usable backup it is no news: one may be under way, or was given up.
         warnings.extend(unfinished(objects).into_iter().map(|label| {
@@ -176,6 +199,30 @@ async fn backups(bucket: &Bucket, objects: &[Object]) -> Result<(Vec<BaseBackup>
         }));
     }
     Ok((found, warnings))
+}
+
+/// Those whose chain to a full backup is whole.
+fn chained(mut found: Vec<Manifest>, objects: &[Object], warnings: &mut Vec<String>) -> Vec<BaseBackup> {
+    // Whatever a backup follows began before it.
+    found.sort_by_key(|manifest| manifest.start_lsn);
+    let mut usable: BTreeMap<String, Manifest> = BTreeMap::new();
+    for manifest in found {
+        if let Some(parent) = &manifest.parent
+            && !usable.get(&parent.label).is_some_and(|parent| parent.is_parent_of(&manifest))
+        {
+            let key = Manifest::key(&parent.label);
+            let is = match objects.iter().any(|object| object.key == key) {
+                _ if usable.contains_key(&parent.label) => "another backup now",
+                true => "not usable",
+                false => "gone",
+            };
+            let (label, parent) = (&manifest.label, &parent.label);
+            warnings.push(format!("backup {label} is not usable: {parent}, which it builds on, is {is}"));
+            continue;
+        }
+        usable.insert(manifest.label.clone(), manifest);
+    }
+    usable.values().map(Manifest::summary).collect()
 }
 
 /// Labels of backups that have files and no manifest.

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! archive.json              whose WAL this is
-//! base/<label>/             part-0000.tar.zst …, backup_manifest.zst, and last of all manifest.json
+//! base/<label>/             part-0000.tar.zst …, backup_manifest.zst, and last of all manifest.json; where that names a
+//!                           parent it holds only what changed since
 //! wal/<timeline>/           segments, history files
 //! ```
 
@@ -28,7 +29,7 @@ mod source;
 mod tls;
 pub mod wal;
 
-pub use base::{Backup, Manifest, Part, tar};
+pub use base::{Backup, Manifest, Part, Taken, tar};
 pub use check::{Checked, Checks, tables};
 pub use connect::{TIMEOUT, Url, address, connect};
 pub use control::{ControlData, Floor, programs};

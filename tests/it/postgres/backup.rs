@@ -6,7 +6,7 @@ use crate::support::postgres::Primary;
 async fn a_backup_is_whole_or_does_not_exist() {
     let primary = Primary::start().await;
     primary.sql("create table t as select g, repeat('x', 200) from generate_series(1, 100000) g").await;
-    let backup = primary.backup().run().await.expect("the backup succeeds");
+    let backup = primary.backup().run().await.expect("the backup succeeds").backup;
     assert!(backup.stop_lsn > backup.start_lsn && backup.stopped >= backup.started);
 
     let bucket = primary.bucket();

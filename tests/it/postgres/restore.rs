@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::promote::promotion;
 use crate::support::contents;
-use crate::support::postgres::{Primary, account, bin, pg, program, stop_hard, value};
+use crate::support::postgres::{Primary, account, pg, program, stop_hard, value};
 
 pub async fn window(primary: &Primary) -> Window {
     let found = catalogue::list(&primary.bucket()).await.expect("the bucket is listed");
@@ -55,7 +55,7 @@ pub fn restore_by(primary: &Primary, plan: Plan, to: &str) -> Restore {
         directory: primary.path(to),
         port: 0,
         run_as: account().map(|account| account.name),
-        bin: Some(bin()),
+        bin: Some(primary.bin.clone()),
         lifeboat: program(),
         source: primary.url.clone(),
         owner: Owner {

@@ -11,8 +11,8 @@ use lifeboat::system::postgres::wal::{Location, archive_command};
 use lifeboat::system::postgres::{Reporter, Url, connect};
 use tokio_util::sync::CancellationToken;
 
-use super::Home;
 use super::redis::{free_port, open_directory};
+use super::{Home, cache};
 
 /// The superuser of every test cluster, on purpose not `postgres`.
 pub const SUPERUSER: &str = "dba";
@@ -23,6 +23,8 @@ pub struct Primary {
     pub data: PathBuf,
     /// Where its base backups and WAL go.
     pub location: Location,
+    /// Its programs.
+    pub bin: PathBuf,
     directory: Home,
 }
 
@@ -38,9 +40,23 @@ pub fn bin() -> PathBuf {
     postgres_bin().expect("these tests need PostgreSQL (or LIFEBOAT_PG_BIN)")
 }
 
+/// The programs of a PostgreSQL that takes incremental backups: `tests/run` installs it beside an older one.
+pub fn bin_17() -> PathBuf {
+    let shared = Path::new("/var/cache/lifeboat/postgresql-17/usr/lib/postgresql/17/bin");
+    let own = cache("LIFEBOAT_POSTGRES_17", "postgresql-17/usr/lib/postgresql/17/bin");
+    let known = [own, shared.to_owned()].into_iter().chain(postgres_bin());
+    let can = |bin: &PathBuf| bin.join("pg_combinebackup").exists() && bin.join("initdb").exists();
+    known.into_iter().find(can).expect("these tests need PostgreSQL 17 (or LIFEBOAT_POSTGRES_17): run tests/run")
+}
+
 /// Runs one of PostgreSQL's programs as the servers' user; it must succeed.
 pub async fn pg(program: &str, args: &[&str]) -> Captured {
-    let spec = Spec::new(bin().join(program)).args(args).run_as(account()).env("LC_ALL", "C").cwd("/");
+    pg_of(&bin(), program, args).await
+}
+
+/// The same of the programs in a directory.
+pub async fn pg_of(bin: &Path, program: &str, args: &[&str]) -> Captured {
+    let spec = Spec::new(bin.join(program)).args(args).run_as(account()).env("LC_ALL", "C").cwd("/");
     let captured = spec.capture(1 << 20, &CancellationToken::new()).await.expect("the program starts");
     assert!(captured.end.success(), "{program} {args:?}: {}\n{}", captured.stderr_text(), captured.stdout_text());
     captured
@@ -61,8 +77,18 @@ impl Primary {
         Self::start_archiving(None, options, settings).await
     }
 
+    /// One that can take incremental backups.
+    pub async fn start_17(settings: &[&str]) -> Self {
+        let settings = [&["summarize_wal = on"], settings].concat();
+        Self::start_of(bin_17(), None, &["--wal-segsize=1"], &settings).await
+    }
+
     /// `location` is a directory beside the cluster when absent.
     pub async fn start_archiving(location: Option<Location>, options: &[&str], settings: &[&str]) -> Self {
+        Self::start_of(bin(), location, options, settings).await
+    }
+
+    async fn start_of(bin: PathBuf, location: Option<Location>, options: &[&str], settings: &[&str]) -> Self {
         let directory = open_directory();
         let (data, bucket) = (directory.path().join("data"), directory.path().join("bucket"));
         // The primary's user archives there, and the tests, as root, put backups beside it.
@@ -71,7 +97,7 @@ impl Primary {
             account().iter().for_each(|account| account.give(path).expect("root may give files away"));
         }
         let usual = ["-D", text(&data), "-U", SUPERUSER, "--data-checksums", "--no-sync", "--locale=C", "-E", "UTF8"];
-        pg("initdb", &[&usual, options].concat()).await;
+        pg_of(&bin, "initdb", &[&usual, options].concat()).await;
         let port = free_port();
         let location = location.unwrap_or_else(|| Location::new(format!("file://{}", bucket.display()), "orders-db"));
         let lines = format!(
@@ -86,17 +112,23 @@ impl Primary {
         std::fs::write(&conf, before + &lines).expect("postgresql.conf is written");
         let socket = text(directory.path()).to_owned();
         let url = Secret::new(format!("postgresql://{SUPERUSER}@/postgres?host={socket}&port={port}"));
-        let primary = Self { url, port, data, location, directory };
+        let primary = Self { url, port, data, location, bin, directory };
         primary.up().await;
         primary
     }
 
     pub async fn up(&self) {
-        pg("pg_ctl", &["start", "-w", "-t", "60", "-D", text(&self.data), "-l", text(&self.path("primary.log"))]).await;
+        let log = self.path("primary.log");
+        self.pg("pg_ctl", &["start", "-w", "-t", "60", "-D", text(&self.data), "-l", text(&log)]).await;
     }
 
     pub async fn down(&self, mode: &str) {
-        pg("pg_ctl", &["stop", "-w", "-D", text(&self.data), "-m", mode]).await;
+        self.pg("pg_ctl", &["stop", "-w", "-D", text(&self.data), "-m", mode]).await;
+    }
+
+    /// Runs one of its programs, as [`pg`].
+    pub async fn pg(&self, program: &str, args: &[&str]) -> Captured {
+        pg_of(&self.bin, program, args).await
     }
 
     /// A place beside the cluster, on its file system.
@@ -152,7 +184,8 @@ impl Primary {
         lifeboat::system::postgres::Backup {
             url: self.url.clone(),
             bucket: self.bucket(),
-            bin: Some(bin()),
+            bin: Some(self.bin.clone()),
+            full_every: None,
             cancel: CancellationToken::new(),
             report: Reporter::silent(),
         }

@@ -189,6 +189,7 @@ pub fn window() -> Window {
                     stop_lsn: lsn("0/2000100"),
                     started: time("09:39:50"),
                     stopped: time("09:40:00"),
+                    parent: None,
                     bytes: 4_100_000_000,
                     stored_bytes: 1_400_000_000,
                     server_version: "15.8".into(),

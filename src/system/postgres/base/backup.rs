@@ -2,8 +2,8 @@
 //! parts that a restore unpacks side by side.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -12,14 +12,15 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::checksum::PgManifest;
-use super::manifest::{CLIENT_SETTINGS, FORMAT, Manifest, Part};
-use super::tar::{BLOCK, Entry, Kind, TarError};
+use super::cut::{Cut, Cutter, Pipe};
+use super::incremental::Since;
+use super::manifest::{CLIENT_SETTINGS, Manifest, Parent, Part};
 use crate::clock;
 use crate::event::{BaseBackup, Failure, Lsn, Stream, Unit};
 use crate::mutant;
 use crate::process::{End, Spec};
 use crate::secret::Secret;
-use crate::store::{Bucket, StoreError, Upload};
+use crate::store::{Bucket, StoreError};
 use crate::system::postgres::connect::Url;
 use crate::system::postgres::control::{Floor, programs};
 use crate::system::postgres::error::PgError;
@@ -42,14 +43,35 @@ pub struct Backup {
     pub bucket: Bucket,
     /// Directory of PostgreSQL's programs; found when absent.
     pub bin: Option<PathBuf>,
+    /// An incremental backup where the last full one is younger than this and the server can; always a full one when absent.
+    pub full_every: Option<Duration>,
     pub cancel: CancellationToken,
     pub report: Reporter,
+}
+
+/// A backup that was taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    pub backup: BaseBackup,
+    /// In a sentence, why it is a full one where an incremental one was asked for.
+    pub full_because: Option<String>,
+}
+
+/// The backup under way.
+struct Job<'a> {
+    url: &'a Url,
+    client: &'a Client,
+    source: &'a Source,
+    bin: &'a Path,
+    label: &'a str,
+    started: DateTime<Utc>,
 }
 
 struct Source {
     identity: Identity,
     segment_size: u64,
     checksums: bool,
+    summarizes: bool,
     floor: Floor,
     client_settings: BTreeMap<String, String>,
     bytes: u64,
@@ -57,7 +79,7 @@ struct Source {
 
 impl Backup {
     /// Returns once the backup is whole and the WAL up to its stop is in the archive. On failure nothing of it counts.
-    pub async fn run(self) -> Result<BaseBackup, Failure> {
+    pub async fn run(self) -> Result<Taken, Failure> {
         let url = Url::parse(&self.url)?;
         let client = url.connect().await?;
         let source = look(&client, &url.address()).await?;
@@ -66,11 +88,53 @@ impl Backup {
         let started = server_time(&client).await?;
         let label = self.reserve(started).await?;
         self.report.say(format!("backup {label} of {} begins", source.identity.fingerprint())).await;
-        let result = self.take(&url, &client, &source, &bin, &label, started).await;
+        let (since, mut full_because) = self.since(&source, started).await;
+        let job = Job { url: &url, client: &client, source: &source, bin: &bin, label: &label, started };
+        let work = async {
+            let cut = self.cut(&job, since.as_ref(), &mut full_because).await?;
+            let parent = since.filter(|_| full_because.is_none()).map(|since| since.parent);
+            self.complete(&job, cut, parent).await
+        };
+        let result = work.await;
         if result.is_err() {
             self.clear(&label).await;
         }
-        result.map(|manifest| manifest.summary()).map_err(Failure::from)
+        Ok(Taken { backup: result?.summary(), full_because })
+    }
+
+    /// What an incremental backup can be taken since; else why there is none, where one is asked for.
+    async fn since(&self, source: &Source, now: DateTime<Utc>) -> (Option<Since>, Option<String>) {
+        let Some(full_every) = self.full_every else { return (None, None) };
+        match Since::find(&self.bucket, &source.identity, source.summarizes, full_every, now).await {
+            Ok(since) => {
+                self.report.say(format!("only what changed since {} is taken", since.parent.label)).await;
+                (Some(since), None)
+            }
+            Err(why) => {
+                self.report.say(format!("a full backup is taken: {why}")).await;
+                (None, Some(why))
+            }
+        }
+    }
+
+    /// Has the server send a backup: a full one after all where it gives nothing of an incremental one.
+    async fn cut(
+        &self,
+        job: &Job<'_>,
+        since: Option<&Since>,
+        full_because: &mut Option<String>,
+    ) -> Result<Cut, PgError> {
+        let came = AtomicBool::new(false);
+        let cut = self.stream(job, since, &came).await;
+        match (cut, since) {
+            (Err(error), Some(since)) if !came.load(Ordering::Relaxed) && !self.cancel.is_cancelled() => {
+                let why = format!("the source gave nothing since {}: {}", since.parent.label, Failure::from(error).why);
+                self.report.say(format!("a full backup is taken: {why}")).await;
+                *full_because = Some(why);
+                self.stream(job, None, &came).await
+            }
+            (cut, _) => cut,
+        }
     }
 
     async fn refuse_foreign_bucket(&self, source: &Source) -> Result<(), PgError> {
@@ -112,16 +176,9 @@ impl Backup {
         }
     }
 
-    async fn take(
-        &self,
-        url: &Url,
-        client: &Client,
-        source: &Source,
-        bin: &std::path::Path,
-        label: &str,
-        started: DateTime<Utc>,
-    ) -> Result<Manifest, PgError> {
-        let cut = self.stream(client, url, source, bin, label).await?;
+    /// Waits for its WAL, and writes its manifest.
+    async fn complete(&self, job: &Job<'_>, cut: Cut, parent: Option<Parent>) -> Result<Manifest, PgError> {
+        let Job { url, client, source, label, started, .. } = *job;
         let stopped = server_time(client).await?;
         let raw = cut.backup_manifest.ok_or_else(|| {
             Failure::new("the backup has no backup_manifest", "pg_basebackup did not send one")
@@ -141,7 +198,7 @@ impl Backup {
             }
         };
         let manifest = Manifest {
-            format: FORMAT,
+            format: Manifest::format(parent.as_ref()),
             label: label.to_owned(),
             system_identifier: source.identity.system_identifier,
             timeline: pg.timeline,
@@ -159,6 +216,7 @@ impl Backup {
             parts: cut.parts,
             backup_manifest,
             names,
+            parent,
             is_sealed: self.bucket.encryption().is_on(),
         };
         let key = Manifest::key(label);
@@ -177,26 +235,25 @@ impl Backup {
         Ok(Part { key, digest, bytes, raw_bytes: raw.len() as u64 })
     }
 
-    /// Runs `pg_basebackup` and cuts its tar.
-    async fn stream(
-        &self,
-        client: &Client,
-        url: &Url,
-        source: &Source,
-        bin: &std::path::Path,
-        label: &str,
-    ) -> Result<Cut, PgError> {
+    /// Runs `pg_basebackup` and cuts its tar. Sets `came` with its first byte.
+    async fn stream(&self, job: &Job<'_>, since: Option<&Since>, came: &AtomicBool) -> Result<Cut, PgError> {
+        let Job { url, client, source, bin, label, .. } = *job;
         let mut spec = Spec::new(bin.join("pg_basebackup"))
             .args(["-D", "-", "-F", "tar", "-X", "none", "--checkpoint=fast", "--no-sync", "--no-password"])
             .args(["--manifest-checksums=CRC32C", "--label"])
             .arg(label)
             .env("LC_ALL", "C");
+        if let Some(since) = since {
+            spec = spec.arg("--incremental").arg(since.file.path());
+        }
         for (name, value) in url.environment()? {
             spec = match name {
                 "PGPASSWORD" if mutant::removes("10d") => spec.arg(format!("--dbname=password={value}")),
                 _ => spec.env(name, value),
             };
         }
+        // How much has changed nobody knows before.
+        let total = since.is_none().then_some(source.bytes);
         let stop = self.cancel.child_token();
         let (output, from_child) = mpsc::channel(64);
         let (to_cutter, tar) = mpsc::channel(64);
@@ -205,11 +262,12 @@ impl Backup {
             folder: format!("base/{label}"),
             runtime: tokio::runtime::Handle::current(),
             part_size: (source.bytes / 16).clamp(4 << 20, 256 << 20),
-            meter: Meter::new("base backup", Unit::Bytes, Some(source.bytes)),
+            meter: Meter::new("base backup", Unit::Bytes, total),
             report: self.report.clone(),
         };
-        let cutting = tokio::task::spawn_blocking(move || cutter.run(Pipe { chunks: tar, chunk: Vec::new(), at: 0 }));
-        let working = async { tokio::join!(spec.stream(output, &stop, |_| {}), relay(from_child, to_cutter, &stop)) };
+        let cutting = tokio::task::spawn_blocking(move || cutter.run(Pipe::new(tar)));
+        let working =
+            async { tokio::join!(spec.stream(output, &stop, |_| {}), relay(from_child, to_cutter, came, &stop)) };
         tokio::pin!(working);
         let mut archiver = None;
         let (end, (stderr, silent)) = tokio::select! {
@@ -244,8 +302,11 @@ impl Backup {
                 Err(Failure::new("the backup was cancelled", "nothing of it counts").into())
             }
             end => {
-                cut?;
-                Err(Failure::new("pg_basebackup failed", format!("{} ({end})", stderr.trim()))
+                // What gave nothing failed by itself, and the cutter only saw the end of it.
+                if came.load(Ordering::Relaxed) {
+                    cut?;
+                }
+                Err(Failure::new("pg_basebackup failed", format!("{} ({end})", stderr.trim().replace('\n', "; ")))
                     .now("the role needs REPLICATION, and pg_hba.conf a line for it")
                     .into())
             }
@@ -364,6 +425,7 @@ async fn look(client: &Client, address: &str) -> Result<Source, PgError> {
         identity,
         segment_size: u64::from(number("wal_segment_size")),
         checksums: text("data_checksums") == "on",
+        summarizes: text("summarize_wal") == "on",
         floor: Floor {
             max_connections: number("max_connections"),
             max_worker_processes: number("max_worker_processes"),
@@ -383,6 +445,7 @@ async fn look(client: &Client, address: &str) -> Result<Source, PgError> {
 async fn relay(
     mut from: mpsc::Receiver<(Stream, Vec<u8>)>,
     to: mpsc::Sender<Vec<u8>>,
+    came: &AtomicBool,
     stop: &CancellationToken,
 ) -> (String, bool) {
     let mut said = Vec::new();
@@ -390,6 +453,7 @@ async fn relay(
     loop {
         match tokio::time::timeout(SILENCE, from.recv()).await {
             Ok(Some((Stream::Out, bytes))) => {
+                came.store(true, Ordering::Relaxed);
                 if to.send(bytes).await.is_err() {
                     // The cutter has failed and says why.
                     stop.cancel();
@@ -407,132 +471,4 @@ async fn relay(
             }
         }
     }
-}
-
-/// Chunks of a channel as a stream of bytes.
-struct Pipe {
-    chunks: mpsc::Receiver<Vec<u8>>,
-    chunk: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.chunk.len() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => (self.chunk, self.at) = (chunk, 0),
-                None => return Ok(0),
-            }
-        }
-        let n = buffer.len().min(self.chunk.len() - self.at);
-        buffer[..n].copy_from_slice(&self.chunk[self.at..self.at + n]);
-        self.at += n;
-        Ok(n)
-    }
-}
-
-struct Cut {
-    parts: Vec<Part>,
-    backup_manifest: Option<Vec<u8>>,
-}
-
-struct Cutter {
-    bucket: Bucket,
-    folder: String,
-    runtime: tokio::runtime::Handle,
-    /// Raw bytes after which a part ends, at the next file border.
-    part_size: u64,
-    meter: Meter,
-    report: Reporter,
-}
-
-impl Cutter {
-    fn run(mut self, mut tar: Pipe) -> Result<Cut, PgError> {
-        let mut parts = Vec::new();
-        let mut current: Option<PartWriter> = None;
-        let mut backup_manifest = None;
-        let mut done = 0;
-        let mut buffer = vec![0; 1 << 18];
-        let damaged = |error: TarError| match error {
-            TarError::Special { .. } | TarError::Escapes { .. } => PgError::from(
-                Failure::new("the cluster cannot be backed up by Lifeboat yet", error)
-                    .now("tablespaces and links inside the data directory are not supported"),
-            ),
-            error => PgError::from(Failure::new("pg_basebackup's stream broke off", error)),
-        };
-        while let Some(entry) = Entry::next(&mut tar).map_err(damaged)? {
-            let padded = entry.size + entry.padding() as u64;
-            if entry.name == "backup_manifest" {
-                let mut bytes = vec![0; padded as usize];
-                tar.read_exact(&mut bytes).map_err(PgError::io("reading the backup's manifest"))?;
-                bytes.truncate(entry.size as usize);
-                backup_manifest = Some(bytes);
-                continue;
-            }
-            let mut part = match current.take() {
-                Some(part) => part,
-                None => self.begin(parts.len())?,
-            };
-            self.write(&mut part, &entry.header)?;
-            let mut left = padded;
-            while left > 0 {
-                let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                let n = tar.read(&mut buffer[..want]).map_err(PgError::io("reading pg_basebackup's stream"))?;
-                if n == 0 {
-                    return Err(damaged(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
-                }
-                self.write(&mut part, &buffer[..n])?;
-                left -= n as u64;
-                done += n as u64;
-                if let Some(progress) = self.meter.tick(done, (entry.kind == Kind::File).then(|| entry.name.clone())) {
-                    self.report.progress(progress);
-                }
-            }
-            if part.raw >= self.part_size {
-                parts.push(self.finish(part)?);
-            } else {
-                current = Some(part);
-            }
-        }
-        if let Some(part) = current {
-            parts.push(self.finish(part)?);
-        }
-        // The end mark's second block and padding: pg_basebackup must not see a closed pipe.
-        io::copy(&mut tar, &mut io::sink()).map_err(PgError::io("reading pg_basebackup's stream"))?;
-        Ok(Cut { parts, backup_manifest })
-    }
-
-    fn begin(&self, index: usize) -> Result<PartWriter, PgError> {
-        let key = format!("{}/part-{index:04}.tar.zst", self.folder);
-        let upload = self.runtime.block_on(self.bucket.upload(&key))?;
-        let encoder = zstd::stream::write::Encoder::new(Vec::with_capacity(2 << 20), 1);
-        Ok(PartWriter { encoder: encoder.map_err(PgError::io("starting the compressor"))?, upload, raw: 0 })
-    }
-
-    fn write(&self, part: &mut PartWriter, bytes: &[u8]) -> Result<(), PgError> {
-        part.encoder.write_all(bytes).map_err(PgError::io("compressing"))?;
-        part.raw += bytes.len() as u64;
-        if part.encoder.get_ref().len() >= 1 << 20 {
-            self.runtime.block_on(part.upload.write(part.encoder.get_ref()))?;
-            part.encoder.get_mut().clear();
-        }
-        Ok(())
-    }
-
-    /// Every part is a tar of its own, with an end mark.
-    fn finish(&self, mut part: PartWriter) -> Result<Part, PgError> {
-        self.write(&mut part, &[0; 2 * BLOCK])?;
-        let rest = part.encoder.finish().map_err(PgError::io("compressing"))?;
-        let written = self.runtime.block_on(async {
-            part.upload.write(&rest).await?;
-            part.upload.finish().await
-        })?;
-        Ok(Part { key: written.key, digest: written.digest, bytes: written.bytes, raw_bytes: part.raw })
-    }
-}
-
-struct PartWriter {
-    encoder: zstd::stream::write::Encoder<'static, Vec<u8>>,
-    upload: Upload,
-    raw: u64,
 }

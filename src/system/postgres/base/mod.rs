@@ -2,10 +2,12 @@
 
 mod backup;
 mod checksum;
+mod cut;
+mod incremental;
 mod manifest;
 pub mod tar;
 
-pub use backup::Backup;
+pub use backup::{Backup, Taken};
 pub(super) use checksum::{Checksum, Expected, PgManifest};
 pub use manifest::{Manifest, Part};
 pub(super) use tar::{Entry, Kind, TarError};

@@ -414,6 +414,7 @@ fn base_backup(label: &str, shown: Shown, system_identifier: Option<u64>) -> Res
         stop_lsn: about.end_lsn,
         started: time(&about.begin_time, &about.begin_time_timestamp)?,
         stopped: time(&about.end_time, &about.end_time_timestamp)?,
+        parent: None,
         bytes: about.disk_usage_bytes,
         stored_bytes: about.incremental_size_bytes.unwrap_or(about.disk_usage_bytes),
         server_version: format!("{}.{}", version / 10_000, version % 10_000),

@@ -6,7 +6,7 @@
 
 mod barman;
 mod pgbackrest;
-mod verify;
+pub(super) mod verify;
 mod walg;
 
 use std::path::{Path, PathBuf};

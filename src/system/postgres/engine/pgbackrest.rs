@@ -288,6 +288,7 @@ impl PgBackRest {
             started: DateTime::from_timestamp(backup.timestamp.start, 0).unwrap_or_default(),
             // A target within that second may lie before the end.
             stopped: end_of(backup.timestamp.stop),
+            parent: None,
             bytes: backup.info.size,
             stored_bytes: stored,
             server_version: of.version.clone(),

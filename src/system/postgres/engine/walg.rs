@@ -309,6 +309,7 @@ fn base_backup(backup: Backup, system_identifier: Option<u64>) -> Result<BaseBac
         stop_lsn: Lsn(backup.finish_lsn),
         started: backup.start_time,
         stopped: backup.finish_time,
+        parent: None,
         bytes: backup.uncompressed_size,
         stored_bytes: backup.compressed_size,
         server_version: format!("{}.{}", backup.pg_version / 10_000, backup.pg_version % 10_000),

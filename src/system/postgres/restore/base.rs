@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::base::{Manifest, Part};
+use super::super::base::Manifest;
 use super::super::catalogue;
 use super::super::control::Floor;
 use super::super::engine::Engine;
@@ -22,7 +22,7 @@ pub struct Base {
     pub floor: Floor,
     /// As the source had them; empty where the backup does not tell.
     pub client_settings: BTreeMap<String, String>,
-    /// Bytes unpacked.
+    /// Bytes unpacked, of the whole chain.
     pub bytes: u64,
     pub files: From,
 }
@@ -32,9 +32,8 @@ pub struct Base {
 pub enum From {
     Parts {
         bucket: Bucket,
-        parts: Vec<Part>,
-        backup_manifest: Part,
-        is_sealed: bool,
+        /// The full backup first, then what builds on it.
+        chain: Vec<Manifest>,
     },
     /// Another program puts them into a directory.
     Engine(Engine),
@@ -45,7 +44,7 @@ impl Base {
     pub async fn find(repository: &Repository, label: &str) -> Result<Self, Failure> {
         match repository {
             Repository::Bucket { bucket, .. } => {
-                Ok(Self::of_manifest(bucket.clone(), catalogue::manifest(bucket, label).await?))
+                Self::of_chain(bucket.clone(), label, catalogue::chain(bucket, label).await?)
             }
             Repository::Engine(engine) => {
                 let found = engine.catalogue().await?;
@@ -59,8 +58,11 @@ impl Base {
         }
     }
 
-    fn of_manifest(bucket: Bucket, manifest: Manifest) -> Self {
-        Self {
+    fn of_chain(bucket: Bucket, label: &str, chain: Vec<Manifest>) -> Result<Self, Failure> {
+        let Some(manifest) = chain.last().cloned() else {
+            return Err(Failure::new(format!("backup {label} is gone"), "it has no manifest"));
+        };
+        Ok(Self {
             system_identifier: manifest.system_identifier,
             version_number: manifest.version_number,
             wal_segment_bytes: manifest.wal_segment_bytes,
@@ -68,13 +70,16 @@ impl Base {
             stop_lsn: manifest.stop_lsn,
             floor: manifest.floor,
             client_settings: manifest.client_settings,
-            bytes: manifest.bytes,
-            files: From::Parts {
-                bucket,
-                parts: manifest.parts,
-                backup_manifest: manifest.backup_manifest,
-                is_sealed: manifest.is_sealed,
-            },
+            bytes: chain.iter().map(|one| one.bytes).sum(),
+            files: From::Parts { bucket, chain },
+        })
+    }
+
+    /// Bytes of disk until the server is started: beside a chain lies what is made of it, which is no larger.
+    pub fn room(&self) -> u64 {
+        match &self.files {
+            From::Parts { chain, .. } if chain.len() > 1 => 2 * self.bytes,
+            _ => self.bytes,
         }
     }
 

@@ -82,29 +82,20 @@ impl Restore {
         std::fs::DirBuilder::new().mode(0o700).create(&beside).map_err(failed)?;
         account.map_or(Ok(()), |account| account.give(&beside)).map_err(failed)?;
         engine.restore(&self.plan.label, &beside, &self.report, stop).await?;
-        let settle = || {
-            for entry in std::fs::read_dir(&beside)? {
-                let entry = entry?;
-                // A cluster that was once restored by Lifeboat carries our files; they are not the cluster's.
-                if !unpack::is_ours(&entry.file_name().to_string_lossy()) {
-                    std::fs::rename(entry.path(), target.path.join(entry.file_name()))?;
-                }
-            }
-            std::fs::remove_dir_all(&beside)
-        };
-        settle().map_err(failed)
+        target.settle(&beside)
     }
 
-    /// Unpacks while the stager works; a WAL segment that cannot be used ends it early.
+    /// Unpacks one backup after the other while the stager works; a WAL segment that cannot be used ends it early. They count
+    /// what is done together.
     pub(super) async fn unpack(
         &self,
-        work: unpack::Unpack,
+        works: Vec<unpack::Unpack>,
         counters: &Counters,
         staging: Option<&mut Staging>,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let done = Arc::clone(&work.done);
-        let total = work.parts.iter().map(|part| part.raw_bytes).sum();
+        let Some(done) = works.first().map(|work| Arc::clone(&work.done)) else { return Ok(()) };
+        let total = works.iter().flat_map(|work| &work.parts).map(|part| part.raw_bytes).sum();
         let mut base = Meter::new("base backup", Unit::Bytes, Some(total));
         let mut wal = Meter::new("WAL", Unit::Segments, Some(self.plan.segments.len() as u64));
         let mut show = |counters: &Counters, done: u64| {
@@ -114,7 +105,12 @@ impl Restore {
                 self.report.progress(progress);
             }
         };
-        let running = work.run(stop);
+        let running = async {
+            for work in works {
+                work.run(stop).await?;
+            }
+            Ok::<_, Failure>(())
+        };
         tokio::pin!(running);
         let staged = async {
             match staging {

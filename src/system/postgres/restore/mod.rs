@@ -6,6 +6,7 @@
 mod assert;
 mod base;
 mod bring;
+mod chain;
 mod config;
 mod find;
 mod keep;
@@ -259,10 +260,13 @@ impl Restore {
         let began = clock::boot_now();
         let marker = Marker { format: 1, owner: self.owner.clone(), plan: self.plan.clone(), state: State::Unpacking };
         let kept = target.kept(&self.plan.label);
+        let bin = programs(self.bin.as_deref(), base.version_number / 10_000).await?;
+        if let (From::Parts { chain, .. }, None) = (&base.files, &kept) {
+            chain::look_for_program(&bin, chain)?;
+        }
         target.wipe(kept.as_deref()).await?;
         target.mark(&marker)?;
-        let bin = programs(self.bin.as_deref(), base.version_number / 10_000).await?;
-        self.check_space(base, base.bytes)?;
+        self.check_space(base, base.room())?;
         let place = self.place(target, account)?;
         let counters = Arc::new(Counters::default());
         let busy = std::thread::available_parallelism().is_ok_and(|cores| cores.get() <= unpack::SIDE_BY_SIDE);
@@ -282,17 +286,10 @@ impl Restore {
             }
             None => {
                 match &base.files {
-                    From::Parts { bucket, parts, backup_manifest, is_sealed } => {
-                        let pg = unpack::read_manifest(bucket, backup_manifest, *is_sealed).await?;
-                        let work = unpack::Unpack {
-                            bucket: bucket.clone(),
-                            directory: target.path.clone(),
-                            parts: parts.clone(),
-                            manifest: Arc::new(pg),
-                            owner: account.cloned(),
-                            done: Arc::default(),
-                        };
-                        self.unpack(work, &counters, staging.as_mut(), stop).await?;
+                    From::Parts { bucket, chain } => {
+                        let counters = &counters;
+                        let work = chain::Work { bin: &bin, bucket, chain, account, counters };
+                        self.fetch(work, target, staging.as_mut(), stop).await?;
                     }
                     From::Engine(engine) => self.put(engine, target, account, stop).await?,
                 }

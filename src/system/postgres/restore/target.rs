@@ -11,6 +11,8 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
+use super::chain::end_orphans;
+use super::unpack::is_ours;
 use crate::clock;
 use crate::event::{Failure, Lsn};
 use crate::mutant;
@@ -231,6 +233,7 @@ impl Target {
             Ok(())
         }
         stop_server(&self.path).await?;
+        end_orphans(&self.path).await;
         let wipe = || {
             let ours = self.path.join(OURS);
             let [marker, lock] = [MARKER, LOCK].map(|name| self.path.join(name));
@@ -238,6 +241,21 @@ impl Target {
             kept.map_or(Ok(()), |kept| empty(&ours, &|path| path == kept))
         };
         wipe().map_err(failed("emptying", &self.path))
+    }
+
+    /// Puts what was made of a base backup beside what is ours in its place.
+    pub fn settle(&self, beside: &Path) -> Result<(), Failure> {
+        let settle = || {
+            for entry in std::fs::read_dir(beside)? {
+                let entry = entry?;
+                // A cluster that was once restored by Lifeboat carries our files; they are not the cluster's.
+                if !is_ours(&entry.file_name().to_string_lossy()) {
+                    std::fs::rename(entry.path(), self.path.join(entry.file_name()))?;
+                }
+            }
+            std::fs::remove_dir_all(beside)
+        };
+        settle().map_err(failed("preparing", &self.path))
     }
 
     /// An empty stage, and a new log: what an earlier server said is not taken for this one's.

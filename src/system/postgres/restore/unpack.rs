@@ -14,11 +14,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::digest::{Digest, Hasher};
+use crate::digest::Hasher;
 use crate::event::Failure;
 use crate::mutant;
 use crate::process::Account;
-use crate::store::{self, Bucket, StoreError};
+use crate::store::{Bucket, StoreError};
 use crate::system::postgres::base::{Checksum, Entry, Kind, Part, PgManifest, TarError};
 
 /// Bytes of a part that are asked for at once.
@@ -345,24 +345,4 @@ impl Read for PartReader {
         self.current = self.current.slice(n..);
         Ok(n)
     }
-}
-
-/// The backup's own manifest out of the bucket, checked.
-pub async fn read_manifest(bucket: &Bucket, part: &Part, is_sealed: bool) -> Result<PgManifest, Failure> {
-    let damaged = |why: String| {
-        Failure::new(format!("{} of the base backup is damaged", part.key), why).now("choose another base backup")
-    };
-    let failed = |error| Failure::from(error).fails("the base backup cannot be read");
-    let stored = bucket.read(&part.key).await.map_err(failed)?;
-    if Digest::of(&stored) != part.digest {
-        return Err(damaged("it does not have the SHA-256 that manifest.json says".to_owned()));
-    }
-    // Else whoever can write there could put the parts of one backup into another.
-    if store::is_sealed(&stored) && !is_sealed {
-        return Err(damaged("it is encrypted, and manifest.json is not that of an encrypted backup".to_owned()));
-    }
-    let stored = bucket.open_sealed(&part.key, stored).map_err(failed)?;
-    let capacity = usize::try_from(part.raw_bytes.min(1 << 30)).unwrap_or(0);
-    let raw = zstd::bulk::decompress(&stored, capacity).map_err(|error| damaged(error.to_string()))?;
-    PgManifest::parse(&raw).map_err(damaged)
 }
