@@ -13,8 +13,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::collect::{Seen, see};
 use super::plan::{Wanted, plan};
-use super::retention::{Archived, Spare, cutoff, spare_of_redis};
-use crate::event::{BaseBackup, Failure, RecoveryTarget, SystemWindow, Window};
+use super::retention::{Archived, Spare, cutoff, dependent, spare_of_redis};
+use crate::event::{Failure, RecoveryTarget, SystemWindow, Window};
 use crate::inventory::Inventory;
 use crate::store::{Object, StoreError};
 use crate::system::postgres::wal::{INDEXES, Segment, WalFile};
@@ -223,7 +223,13 @@ impl Pruning {
         let (manifests, others): (Vec<&String>, Vec<&String>) =
             self.going.iter().partition(|key| key.ends_with(".json"));
         // What builds on another backup goes before it, one by one: what is left has no hole then either.
-        let dependent = self.dependent();
+        let dependent: Vec<String> = match &self.seen.window {
+            SystemWindow::Postgres { backups, .. } => dependent(backups, &self.spare.backups),
+            SystemWindow::Redis { .. } | SystemWindow::Managed { .. } => Vec::new(),
+        }
+        .into_iter()
+        .map(|label| format!("base/{label}/manifest.json"))
+        .collect();
         let independent = manifests.into_iter().filter(|key| !dependent.contains(key)).collect();
         let one_by_one = dependent.iter().map(|key| vec![key]);
         for keys in one_by_one.chain([independent, others]) {
@@ -242,15 +248,6 @@ impl Pruning {
         }
         self.look_again(now).await?;
         Ok(done)
-    }
-
-    /// Manifests of incremental backups that go, the newest first.
-    fn dependent(&self) -> Vec<String> {
-        let SystemWindow::Postgres { backups, .. } = &self.seen.window else { return Vec::new() };
-        let goes = |backup: &&BaseBackup| backup.parent.is_some() && self.spare.backups.contains(&backup.label);
-        let mut going: Vec<&BaseBackup> = backups.iter().filter(goes).collect();
-        going.sort_by_key(|backup| Reverse(backup.start_lsn));
-        going.into_iter().map(|backup| format!("base/{}/manifest.json", backup.label)).collect()
     }
 
     /// What stays is there, what went is not, and the newest chain still leads to the end.

@@ -4,6 +4,7 @@
 //! before the limit is needed too, and the WAL from it on. What is older than that chain is spare. Nothing is spare because
 //! something newer merely exists: a chain counts when it leads somewhere.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -46,6 +47,14 @@ impl Spare {
 /// Everything before it is older than the limit.
 pub fn cutoff(retain: Duration, now: DateTime<Utc>) -> DateTime<Utc> {
     TimeDelta::from_std(retain).ok().and_then(|span| now.checked_sub_signed(span)).unwrap_or(DateTime::<Utc>::MIN_UTC)
+}
+
+/// Of the backups that go, those that build on another: the newest first, so that none is ever left without it.
+pub fn dependent<'a>(backups: &'a [BaseBackup], going: &[String]) -> Vec<&'a str> {
+    let goes = |backup: &&BaseBackup| backup.parent.is_some() && going.contains(&backup.label);
+    let mut found: Vec<&BaseBackup> = backups.iter().filter(goes).collect();
+    found.sort_by_key(|backup| Reverse(backup.start_lsn));
+    found.into_iter().map(|backup| backup.label.as_str()).collect()
 }
 
 /// A PostgreSQL system's part of the listing.

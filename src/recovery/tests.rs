@@ -390,6 +390,41 @@ fn what_leads_over_the_limit_stays_and_what_is_older_may_go() {
 }
 
 #[test]
+fn what_a_kept_backup_builds_on_stays_and_goes_last() {
+    let on = |label: &str, parent: &str, from, stopped| BaseBackup {
+        parent: Some(parent.to_owned()),
+        ..backup(label, 1, from, stopped)
+    };
+    let full = |label, from, stopped| backup(label, 1, from, stopped);
+    let backups = [
+        full("a", 2, "02:00:00"),
+        on("b", "a", 4, "02:10:00"),
+        on("c", "b", 6, "02:20:00"),
+        full("d", 8, "02:30:00"),
+        on("e", "c", 9, "02:40:00"),
+    ];
+    let coverage = [run(1, 2, 12, "01:50:00", "03:00:00")];
+    let all = segments(1, 2..12);
+    let archived = Archived { backups: &backups, coverage: &coverage, forks: &[], size: SEGMENT };
+    let spare = |minutes: u64| archived.spare(&all, Duration::from_secs(minutes * 60), time("03:00:00"));
+    // The last before the limit is incremental; then it is full, and what came after it builds on older ones still.
+    for (minutes, anchor) in [(45, "b"), (25, "d"), (10, "e")] {
+        let found = spare(minutes);
+        assert_eq!(found.anchor.as_deref(), Some(anchor));
+        let going: &[String] = if anchor == "e" { &["d".to_owned()] } else { &[] };
+        assert_eq!((found.backups.as_slice(), numbers(&found, &all)), (going, vec![]));
+    }
+    let labels = ["a", "b", "c", "d", "e"].map(str::to_owned);
+    assert_eq!(super::retention::dependent(&backups, &labels), ["e", "c", "b"]);
+    assert_eq!(super::retention::dependent(&backups, &labels[..2]), ["b"]);
+
+    // Out of the bucket comes all of the chain.
+    let window = window(backups[..3].to_vec(), coverage.to_vec(), Vec::new());
+    let plan = ask(&window, RecoveryTarget::Latest).unwrap();
+    assert_eq!((plan.backup.label.as_str(), plan.fetch_bytes), ("c", 3 * 100 + 6 * 10));
+}
+
+#[test]
 fn the_wal_of_every_timeline_that_a_kept_backup_leads_to_stays() {
     let backups = vec![backup("a", 1, 2, "02:02:00"), backup("b", 2, 7, "02:07:00")];
     let forks = vec![Fork { timeline: 2, parent: 1, at: Lsn(6 * SEGMENT + 5), basis: Basis::Reported }];

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::checksum::PgManifest;
 use super::cut::{Cut, Cutter, Pipe};
 use super::incremental::Since;
-use super::manifest::{CLIENT_SETTINGS, Manifest, Parent, Part};
+use super::manifest::{CLIENT_SETTINGS, Manifest, Part};
 use crate::clock;
 use crate::event::{BaseBackup, Failure, Lsn, Stream, Unit};
 use crate::mutant;
@@ -92,8 +92,7 @@ impl Backup {
         let job = Job { url: &url, client: &client, source: &source, bin: &bin, label: &label, started };
         let work = async {
             let cut = self.cut(&job, since.as_ref(), &mut full_because).await?;
-            let parent = since.filter(|_| full_because.is_none()).map(|since| since.parent);
-            self.complete(&job, cut, parent).await
+            self.complete(&job, cut, since.filter(|_| full_because.is_none())).await
         };
         let result = work.await;
         if result.is_err() {
@@ -177,7 +176,7 @@ impl Backup {
     }
 
     /// Waits for its WAL, and writes its manifest.
-    async fn complete(&self, job: &Job<'_>, cut: Cut, parent: Option<Parent>) -> Result<Manifest, PgError> {
+    async fn complete(&self, job: &Job<'_>, cut: Cut, since: Option<Since>) -> Result<Manifest, PgError> {
         let Job { url, client, source, label, started, .. } = *job;
         let stopped = server_time(client).await?;
         let raw = cut.backup_manifest.ok_or_else(|| {
@@ -190,6 +189,10 @@ impl Backup {
         }
         self.wait_for_wal(client, source, pg.timeline, pg.start, pg.end).await?;
         let backup_manifest = self.store_manifest(label, &raw).await?;
+        if let Some(since) = &since {
+            since.is_still_there(&self.bucket).await?;
+        }
+        let parent = since.map(|since| since.parent);
         let names = match Names::ask(url).await {
             Ok(names) => Some(names.store(&self.bucket, label).await?),
             Err(error) => {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tempfile::NamedTempFile;
 
-use super::manifest::Parent;
+use super::manifest::{Manifest, Parent};
 use crate::digest::Digest;
-use crate::event::BaseBackup;
+use crate::event::{BaseBackup, Failure};
 use crate::store::Bucket;
 use crate::system::postgres::catalogue;
+use crate::system::postgres::error::PgError;
 use crate::system::postgres::identity::Identity;
 
 /// The first version that can.
@@ -24,6 +25,8 @@ const LONGEST: usize = 32;
 pub struct Since {
     pub parent: Parent,
     pub file: NamedTempFile,
+    /// Labels of all that it is restored from.
+    chain: Vec<String>,
 }
 
 impl Since {
@@ -62,6 +65,22 @@ impl Since {
         let raw = parent.read_backup_manifest(bucket).await.map_err(|failure| unusable(failure.to_string()))?;
         let file = NamedTempFile::new().and_then(|mut file| file.write_all(&raw).map(|()| file));
         let file = file.map_err(|error| format!("the manifest of {} cannot be written down: {error}", newest.label))?;
-        Ok(Self { parent: parent.as_parent(Digest::of(&raw)), file })
+        let labels = chain.iter().map(|manifest| manifest.label.clone()).collect();
+        Ok(Self { parent: parent.as_parent(Digest::of(&raw)), file, chain: labels })
+    }
+
+    /// An error when something of it was pruned while the backup was taken.
+    pub async fn is_still_there(&self, bucket: &Bucket) -> Result<(), PgError> {
+        for label in &self.chain {
+            if !bucket.exists(&Manifest::key(label)).await? {
+                return Err(Failure::new(
+                    "the backup would have nothing to build on",
+                    format!("{label} was deleted from {} meanwhile", bucket.name()),
+                )
+                .now("take it again, and keep backups longer than one takes")
+                .into());
+            }
+        }
+        Ok(())
     }
 }

@@ -238,7 +238,8 @@ impl<'a> Plot<'a> {
                 if let Some(backup) = used.or_else(newest) {
                     let size = format::bytes(backup.stored_bytes);
                     let word = if used.is_some() { "used, " } else { "" };
-                    let text = format!("{} {word}{size}", format::minute(backup.stopped, zone));
+                    let kind = if backup.parent.is_some() { "incremental, " } else { "" };
+                    let text = format!("{} {word}{kind}{size}", format::minute(backup.stopped, zone));
                     self.beside(&mut row, backup.stopped, &text, theme.base);
                 }
                 rows.extend(self.heading(system));
