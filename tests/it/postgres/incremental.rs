@@ -8,13 +8,13 @@ use std::time::Duration;
 use lifeboat::clock;
 use lifeboat::event::RecoveryTarget;
 use lifeboat::recovery::{Wanted, plan};
-use lifeboat::system::postgres::{Backup, Proof, Taken, catalogue};
+use lifeboat::system::postgres::{Backup, Proof, Report, Reporter, Taken, catalogue};
 use serde_json::Value;
 
 use super::promote::promotion;
-use super::restore::{DIGEST, at, restore_by, restore_of, run, window};
+use super::restore::{DIGEST, Mounted, at, restore_by, restore_of, run, window};
 use crate::check::{SYSTEM, Shop, fact, files};
-use crate::encryption::Pair;
+use crate::encryption::{Pair, encryption};
 use crate::support::postgres::{Primary, SUPERUSER, account, program, stop_hard, value};
 use crate::support::sandbox::{last_line, text};
 
@@ -146,13 +146,76 @@ async fn where_no_incremental_backup_can_be_taken_a_full_one_is_and_says_why() {
     let why = refused.full_because.expect("a reason");
     assert!(why.contains("WAL summaries are required") && why.contains(&taken.backup.label), "{why}");
     assert_eq!(refused.backup.parent, None);
-    assert_eq!(take(&primary, DAY).await.backup.parent, Some(refused.backup.label));
+    let last = take(&primary, DAY).await.backup;
+    assert_eq!(last.parent, Some(refused.backup.label));
+
+    // What it was to build on is pruned while the backup waits for its WAL.
+    let (command, gate) = (primary.value("show archive_command").await.replace('\'', "''"), primary.path("gate"));
+    let waits = format!("until test -e {}; do sleep 0.05; done; {command}", gate.display());
+    primary.sql(&format!("alter system set archive_command = '{waits}'")).await;
+    primary.sql("select pg_reload_conf()").await;
+    wait_for("select current_setting('archive_command') like 'until%'", "t").await;
+    let (report, mut reports) = Reporter::channel(1024);
+    let running = tokio::spawn(Backup { full_every: Some(DAY), report, ..primary.backup() }.run());
+    let begun = |report: &Report| matches!(report, Report::Line(line) if line.contains(&last.label));
+    while !begun(&reports.recv().await.expect("it says since which backup")) {}
+    primary.bucket().delete(&format!("base/{}/manifest.json", last.label)).await.unwrap();
+    std::fs::write(gate, "").unwrap();
+    let failure = running.await.unwrap().unwrap_err().to_string();
+    assert!(failure.contains("nothing to build on") && failure.contains(&last.label), "{failure}");
+
+    // An encrypted one builds on encrypted ones alone: else whoever writes to the store could put another in their place.
+    let pair = Pair::new(&primary.path(""), "key");
+    let bucket = primary.bucket().encrypted(encryption(&[&pair], Some(&pair.file)));
+    let encrypted = || Backup { full_every: Some(DAY), bucket: bucket.clone(), ..primary.backup() }.run();
+    let sealed = encrypted().await.unwrap();
+    assert!(sealed.full_because.unwrap().contains("is not encrypted"));
+    let (sealed, next) = (sealed.backup.label, encrypted().await.unwrap().backup);
+    assert_eq!(next.parent.as_ref(), Some(&sealed));
+    let key = format!("base/{sealed}/manifest.json");
+    let clear = bucket.read_manifest(&key).await.unwrap().json;
+    std::fs::write(primary.path("bucket/orders-db").join(key), clear).unwrap();
+    let found = catalogue::list(&bucket).await.unwrap();
+    let says = format!("backup {} is not usable: {sealed}, which it builds on, is another backup now", next.label);
+    assert!(found.damaged.contains(&says), "{:?}", found.damaged);
 
     primary.sql("alter system set summarize_wal = off").await;
     primary.sql("select pg_reload_conf()").await;
     wait_for("show summarize_wal", "off").await;
     assert_eq!(take(&primary, DAY).await.full_because.unwrap(), "summarize_wal is off at the source");
     assert_eq!(primary.backup().run().await.unwrap().full_because, None, "nobody asked for an incremental one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts a file system of its own, as root: tests/run --long"]
+async fn where_blocks_are_shared_a_chain_is_combined_too_and_kept() {
+    let primary = Primary::start_17(&[]).await;
+    chain(&primary).await;
+    let lsn = primary.value("select pg_current_wal_insert_lsn()::text").await.parse().unwrap();
+    let before = primary.value(DIGEST).await;
+    primary.archive().await;
+    let mounted = Mounted::xfs(&primary);
+    let mut said = String::new();
+    for _ in 0..2 {
+        let mut restore = restore_of(&primary, RecoveryTarget::Lsn { lsn }, true, "unused").await;
+        restore.directory = mounted.0.join("clone");
+        let (report, mut reports) = Reporter::channel(1024);
+        restore.report = report;
+        let (clone, result) = run(restore).await;
+        assert_eq!(at(&result.expect("the restore succeeds"), DIGEST).await, before);
+        while let Some(report) = reports.recv().await {
+            if let Report::Line(line) = report {
+                said += &line;
+            }
+        }
+        // As if it had died before it came to the point.
+        let marker = clone.directory.join(".lifeboat-restore.json");
+        let mut earlier: Value = serde_json::from_slice(&std::fs::read(&marker).unwrap()).unwrap();
+        earlier["state"] = serde_json::json!({ "is": "unpacking" });
+        std::fs::write(marker, earlier.to_string()).unwrap();
+    }
+    assert_eq!(said.matches("makes one of 3 backups").count(), 1, "{said}");
+    assert!(said.contains("taken again from this disk"), "{said}");
 }
 
 struct Scene(Shop);

@@ -216,10 +216,10 @@ async fn a_later_point_goes_on_from_an_earlier_one_and_an_earlier_one_begins_ane
 }
 
 /// A file system of its own, on a loop device.
-struct Mounted(std::path::PathBuf);
+pub struct Mounted(pub std::path::PathBuf);
 
 impl Mounted {
-    fn xfs(primary: &Primary) -> Self {
+    pub fn xfs(primary: &Primary) -> Self {
         let (image, place) = (primary.path("xfs.img"), primary.path("xfs"));
         std::fs::File::create(&image).and_then(|file| file.set_len(8 << 30)).expect("a sparse file");
         std::fs::create_dir(&place).expect("a mount point");

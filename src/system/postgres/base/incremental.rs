@@ -62,6 +62,9 @@ impl Since {
             return Err(format!("{} backups follow one another since {} by now", chain.len(), full.label));
         }
         let Some(parent) = chain.last() else { return Err(unusable("it has no manifest".to_owned())) };
+        if bucket.encryption().is_on() && !parent.is_sealed {
+            return Err(unusable("it is not encrypted, and this one will be".to_owned()));
+        }
         let raw = parent.read_backup_manifest(bucket).await.map_err(|failure| unusable(failure.to_string()))?;
         let file = NamedTempFile::new().and_then(|mut file| file.write_all(&raw).map(|()| file));
         let file = file.map_err(|error| format!("the manifest of {} cannot be written down: {error}", newest.label))?;

@@ -159,7 +159,9 @@ impl Manifest {
     /// Whether this is the backup that `child` follows, as far as the two manifests tell.
     pub fn is_parent_of(&self, child: &Self) -> bool {
         let meant = |parent: &Parent| *parent == self.as_parent(parent.backup_manifest);
-        child.parent.as_ref().is_some_and(meant) && self.system_identifier == child.system_identifier
+        // Else whoever can write there could put another backup into the place of an encrypted one.
+        let is_as_safe = self.is_sealed || !child.is_sealed;
+        child.parent.as_ref().is_some_and(meant) && is_as_safe && self.system_identifier == child.system_identifier
     }
 
     /// `backup_manifest` as PostgreSQL wrote it, out of the bucket. An error when it is not what `manifest.json` says.

@@ -185,7 +185,8 @@ impl Restore {
     ) -> Result<(), Failure> {
         self.report.say(format!("{PROGRAM} makes one of {} backups", directories.len())).await;
         // The server begins by syncing all it has.
-        let spec = Spec::new(work.bin.join(PROGRAM)).args(["--no-sync", "-o"]).arg(to).args(directories);
+        let how = ["--no-sync", if shares_blocks(directories) { "--clone" } else { "--copy" }, "-o"];
+        let spec = Spec::new(work.bin.join(PROGRAM)).args(how).arg(to).args(directories);
         let spec = spec.env("LC_ALL", "C").env(FOR, &target.path).cwd("/").run_as(work.account.cloned());
         let captured = spec.capture(1 << 16, stop).await;
         let captured = captured.map_err(|error| Failure::new(format!("{PROGRAM} could not be run"), error))?;
@@ -199,6 +200,17 @@ impl Restore {
             .now("look at the space on the disk, else choose another base backup")),
         }
     }
+}
+
+/// Whether the file system makes copies that cost neither time nor space (XFS, Btrfs, APFS …).
+fn shares_blocks(directories: &[PathBuf]) -> bool {
+    let probe = |directory: &PathBuf| {
+        let copy = directory.with_extension("probe");
+        let shared = reflink_copy::reflink(directory.join("backup_manifest"), &copy).is_ok();
+        let _ = std::fs::remove_file(copy);
+        shared
+    };
+    directories.first().is_some_and(probe)
 }
 
 fn make(path: &Path, account: Option<&Account>) -> Result<(), Failure> {
