@@ -30,14 +30,14 @@ impl PostgresBackup {
         }
         let (report, reports) = postgres::Reporter::channel(64);
         let (url, cancel) = (context.source_url(system)?, context.cancel.clone());
+        let engine = recovery::engine_of(system)?;
         let work = async {
-            match recovery::engine_of(system)? {
+            match &engine {
                 // The reports end with it.
                 Some(engine) => {
                     let report = report;
                     let backup = engine.backup(&url, &report, &cancel).await?;
-                    let by_itself = format!("{} decides by its own configuration", engine.word());
-                    Ok(Taken { backup, full_because: self.full_every.map(|_| by_itself) })
+                    Ok(Taken { backup, full_because: None })
                 }
                 None => {
                     let (bucket, bin, full_every) = (context.bucket(system)?, bin(system), self.full_every);
@@ -47,11 +47,18 @@ impl PostgresBackup {
         };
         let (taken, ()) = tokio::join!(work, pass_on(context, reports));
         let Taken { backup, full_because } = taken?;
+        let unused = engine.as_ref().filter(|_| self.full_every.is_some());
+        let unused = unused.map(|engine| format!("; `full_every` is not for {}, which decides itself", engine.word()));
         let since = backup.parent.as_ref().map_or(String::new(), |parent| format!(", what changed since {parent}"));
         let because = full_because.as_ref().map_or(String::new(), |why| format!("; not an incremental one: {why}"));
         let summary = format!(
-            "base backup {} of {}{since}: {} bytes, {} in the store, usable from {}{because}",
-            backup.label, system.name, backup.bytes, backup.stored_bytes, backup.stop_lsn
+            "base backup {} of {}{since}: {} bytes, {} in the store, usable from {}{because}{}",
+            backup.label,
+            system.name,
+            backup.bytes,
+            backup.stored_bytes,
+            backup.stop_lsn,
+            unused.unwrap_or_default()
         );
         let outcome = Outcome::passed(summary)
             .fact("label", backup.label)

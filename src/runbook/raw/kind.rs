@@ -76,7 +76,7 @@ pub enum Kind {
     #[serde(rename = "postgres.backup")]
     PostgresBackup {
         /// An incremental backup (PostgreSQL 17 with `summarize_wal = on`) while the last full one is younger than this; a full
-        /// one, and the reason, where the server cannot. Always a full one when absent.
+        /// one, and the reason, where the server cannot. Always a full one when absent. Other programs decide themselves.
         full_every: Option<Lasting>,
     },
     /// Base backup and WAL up to the recovery point; ends paused, before promotion.

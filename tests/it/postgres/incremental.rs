@@ -85,12 +85,22 @@ async fn a_chain_comes_back_row_for_row_and_a_broken_one_is_named() {
     for name in ["postgres", "pg_ctl", "initdb", "pg_controldata"] {
         std::os::unix::fs::symlink(primary.bin.join(name), bin.join(name)).unwrap();
     }
-    let mut restore = restore_by(&primary, planned.restore.clone(), "elsewhere");
-    restore.bin = Some(bin);
-    let (clone, result) = run(restore).await;
-    let failure = result.unwrap_err().to_string();
+    let fails = async || {
+        let mut restore = restore_by(&primary, planned.restore.clone(), "elsewhere");
+        restore.bin = Some(bin.clone());
+        let (clone, result) = run(restore).await;
+        (clone.directory.join(".lifeboat"), result.unwrap_err().to_string())
+    };
+    let (ours, failure) = fails().await;
     assert!(failure.contains("pg_combinebackup was not found") && failure.contains(&second.label), "{failure}");
-    assert!(!clone.directory.join(".lifeboat").exists());
+    assert!(!ours.exists());
+    // Where it fails, what was fetched for it goes.
+    let broken = bin.join("pg_combinebackup");
+    std::fs::write(&broken, "#!/bin/sh\necho no luck >&2\nexit 3\n").unwrap();
+    std::fs::set_permissions(&broken, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (ours, failure) = fails().await;
+    assert!(failure.contains("pg_combinebackup failed") && failure.contains("no luck"), "{failure}");
+    assert!(ours.join("stage").exists() && !ours.join("chain").exists() && !ours.join("combined").exists());
 
     // Another backup in the place of the one in the middle, and then none.
     let manifest = |label: &str| primary.path("bucket/orders-db/base").join(label).join("manifest.json");
