@@ -176,6 +176,11 @@ impl StoreError {
         matches!(self, Self::NotFound { .. })
     }
 
+    /// No answer came.
+    pub(super) fn is_of_the_network(&self) -> bool {
+        matches!(self, Self::Cloud { trouble: Trouble::Unreachable | Trouble::Tls | Trouble::Cut, .. })
+    }
+
     /// The keys may not do this, as against everything that keeps it from being told.
     pub fn is_refused(&self) -> bool {
         match self {

@@ -121,7 +121,7 @@ impl Lease {
             }
             let token = objects.last().map_or(1, |(token, _)| token + 1);
             let record = self.record(true, last.as_ref().filter(|_| ours));
-            match self.write(token, &record, !ours).await {
+            match self.write(token, &record, true).await {
                 Ok(None) => {}
                 Ok(Some(why)) => return Ok(Held::HereOnly { why }),
                 Err(StoreError::Exists { .. }) => continue,
@@ -253,7 +253,7 @@ impl Lease {
             Ok(()) if !prove => return Ok(None),
             Ok(()) => {}
         }
-        match self.bucket.create(&key(token), bytes).await {
+        match self.bucket.put_new(&key(token), bytes.into()).await {
             Err(StoreError::Exists { .. }) => Ok(None),
             Ok(()) => Ok(Some(format!("{} writes over what is there, though told not to", self.bucket.name()))),
             Err(error) => Err(error),

@@ -2,6 +2,7 @@
 //! the reason.
 
 use chrono::{DateTime, Utc};
+use object_store::PutPayload;
 use serde::Serialize;
 
 use super::{Bucket, Opener, StoreError, s3_settings};
@@ -93,6 +94,8 @@ pub struct Newest {
 pub struct Rights {
     pub write: bool,
     pub delete: bool,
+    /// Does the server refuse to create what is there, when told to? Not known where nothing may be written.
+    pub creates_once: Option<bool>,
 }
 
 /// Written and deleted to see whether that is allowed; never anything else.
@@ -122,8 +125,22 @@ impl Bucket {
             Err(StoreError::Exists { .. } | StoreError::NotFound { .. }) => Ok(true),
             Err(error) => Err(error),
         };
-        let write = told(self.create(PROBE, Vec::new()).await)?;
+        let mut creates_once = None;
+        let mut write = true;
+        // What the first leaves, the second may not write over.
+        for _ in 0..2 {
+            match self.put_new(PROBE, PutPayload::new()).await {
+                Err(StoreError::Exists { .. }) => creates_once = Some(true),
+                result => {
+                    write = told(result)?;
+                    creates_once = write.then_some(false);
+                }
+            }
+            if !write || creates_once == Some(true) {
+                break;
+            }
+        }
         let delete = told(self.delete(PROBE).await)?;
-        Ok(Rights { write, delete })
+        Ok(Rights { write, delete, creates_once })
     }
 }

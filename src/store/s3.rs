@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, AwsCredentialProvider};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, AwsCredentialProvider, Checksum};
 use object_store::{ClientOptions, StaticCredentialProvider};
 
 use super::StoreError;
@@ -44,8 +44,13 @@ pub fn open(url: BucketUrl, keys: &Keys) -> Result<Opened<AmazonS3>, StoreError>
             (None, None) => None,
         },
     };
+    let checksum_is_chosen = environment(AmazonS3ConfigKey::Checksum).is_some();
     if let Some(endpoint) = &url.endpoint {
         builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint.as_str());
+    }
+    if !checksum_is_chosen {
+        // Amazon takes nothing without one into a bucket that locks what is written. It is worked out for the signature anyway.
+        builder = builder.with_checksum_algorithm(Checksum::SHA256);
     }
     builder = builder
         .with_bucket_name(&url.bucket)

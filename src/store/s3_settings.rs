@@ -85,10 +85,19 @@ impl Asker {
 
     /// Asks for a part of the bucket's settings; `right` is what the keys need for it, `absent` the code for "there is none".
     async fn ask<T: DeserializeOwned>(&self, part: &str, right: &str, absent: &str) -> Seen<Said<T>> {
+        match self.ask_text(part, right, absent).await? {
+            Said::Is(text) => {
+                quick_xml::de::from_str(&text).map(Said::Is).map_err(|error| format!("the answer is odd: {error}"))
+            }
+            Said::Not => Ok(Said::Not),
+        }
+    }
+
+    async fn ask_text(&self, part: &str, right: &str, absent: &str) -> Seen<Said<String>> {
         let (status, _, body) = self.send(Method::GET, &format!("?{part}")).await?;
         let text = String::from_utf8_lossy(&body);
         if status.is_success() {
-            return quick_xml::de::from_str(&text).map(Said::Is).map_err(|error| format!("the answer is odd: {error}"));
+            return Ok(Said::Is(text.into_owned()));
         }
         let fault: Fault = quick_xml::de::from_str(&text).unwrap_or_default();
         match (status.as_u16(), fault.code.as_str()) {
@@ -161,6 +170,7 @@ impl Asker {
         let mut open_to = Vec::new();
         if let Said::Is(status) = policy?
             && is_true(&status.public)
+            && self.is_for_everybody().await
         {
             open_to.push("everybody, by the bucket's policy".to_owned());
         }
@@ -179,6 +189,14 @@ impl Asker {
             true => Err(why),
             false => Ok(Exposure { open_to: open_to.clone(), blocked: false }),
         })
+    }
+
+    /// Ceph's RGW 16 calls every policy public that allows something, even to one user alone: what cannot be read is believed.
+    async fn is_for_everybody(&self) -> bool {
+        match self.ask_text("policy", "s3:GetBucketPolicy", "NoSuchBucketPolicy").await {
+            Ok(Said::Is(policy)) => names_everybody(&policy),
+            Ok(Said::Not) | Err(_) => true,
+        }
     }
 
     async fn newest(&self, key: &str) -> Seen<Newest> {
@@ -202,6 +220,19 @@ impl Asker {
         let class = header("x-amz-storage-class").filter(|class| class != "STANDARD");
         Ok(Newest { key: key.to_owned(), encryption, locked_until, class })
     }
+}
+
+/// Whether a policy allows anything to whom it does not name; also of what is no policy.
+fn names_everybody(policy: &str) -> bool {
+    let Ok(policy) = serde_json::from_str::<serde_json::Value>(policy) else { return true };
+    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+    list(&policy["Statement"]).iter().filter(|statement| statement["Effect"] != "Deny").any(|statement| {
+        let named = match &statement["Principal"] {
+            serde_json::Value::Object(kinds) => kinds.values().flat_map(list).collect(),
+            other => list(other),
+        };
+        named.iter().any(|whom| whom.as_str().is_none_or(|whom| whom.contains('*')))
+    })
 }
 
 fn is_true(text: &str) -> bool {

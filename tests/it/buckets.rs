@@ -11,9 +11,10 @@ use lifeboat::system::postgres::wal::Location;
 use serde_json::Value;
 
 use crate::support::azurite::{Azurite, CONTAINER};
+use crate::support::ceph::{Ceph, KMS_KEY};
 use crate::support::postgres::{Primary, account, program, stop_hard, value};
 use crate::support::redis::{TestRedis, free_port, open_directory};
-use crate::support::s3::{BUCKET, Cutter, S3, recorded};
+use crate::support::s3::{BUCKET, Cutter, S3, recorded, recording};
 use crate::support::sandbox::{last_line, text};
 
 const RUNBOOK: &str = r#"
@@ -59,6 +60,10 @@ trait Cloud {
     fn keys_line(&self) -> &'static str;
     /// What may be found nowhere.
     fn secret(&self) -> String;
+    /// What the program finds in its environment.
+    fn variables(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
     /// Every object with its size and version, by the cloud's own client.
     fn listing(&self) -> String;
 }
@@ -105,6 +110,36 @@ impl Cloud for Azurite {
 
     fn listing(&self) -> String {
         self.listing()
+    }
+}
+
+impl Cloud for Ceph {
+    fn url(&self, folder: &str) -> String {
+        self.url(folder)
+    }
+
+    fn given(&self) -> Given {
+        self.given()
+    }
+
+    fn keys_line(&self) -> &'static str {
+        "access_key = { env = \"BACKUPS_KEY\" }\nsecret_key = { file = \"secret\" }"
+    }
+
+    fn secret(&self) -> String {
+        self.keys.secret_key.expose().to_owned()
+    }
+
+    fn variables(&self) -> Vec<(&'static str, &'static str)> {
+        vec![("AWS_SERVER_SIDE_ENCRYPTION", "aws:kms"), ("AWS_SSE_KMS_KEY_ID", KMS_KEY)]
+    }
+
+    fn listing(&self) -> String {
+        self.boto(
+            "s3 = client('s3')\nfor page in s3.get_paginator('list_objects_v2').paginate(Bucket=B):\n for o in \
+             page.get('Contents', []):\n  print(o['Key'], o['Size'], o['ETag'], s3.head_object(Bucket=B, \
+             Key=o['Key']).get('SSEKMSKeyId'))",
+        )
     }
 }
 
@@ -175,6 +210,7 @@ restore = {{ directory = "{home}/restored/cache", port = {cache_port} }}
         if let Given::S3(pair) = self.server.given() {
             command.env("BACKUPS_KEY", pair.access_key.expose());
         }
+        command.envs(self.server.variables());
         command.env("LIFEBOAT_INVENTORY", self.path("lifeboat.toml")).env("LIFEBOAT_STATE_DIR", self.path("state"));
         command.env("HOME", self.home.path()).current_dir(self.home.path()).output().expect("the program runs")
     }
@@ -219,8 +255,25 @@ async fn a_service_comes_back_out_of_azure() {
     comes_back_out_of(Azurite::start().await).await;
 }
 
+/// Versions, a lock, and a key of a key service; the server overlooks create-only writes there, so that no lease holds.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "starts a Ceph: tests/run --long"]
+async fn a_service_comes_back_out_of_a_locked_bucket_of_ceph() {
+    let ceph = Ceph::start().await;
+    ceph.boto(
+        "s3 = client('s3')\ns3.delete_bucket(Bucket=B)\ns3.create_bucket(Bucket=B, ObjectLockEnabledForBucket=True)\n\
+         s3.put_object_lock_configuration(Bucket=B, ObjectLockConfiguration={'ObjectLockEnabled': 'Enabled', 'Rule': \
+         {'DefaultRetention': {'Mode': 'GOVERNANCE', 'Days': 1}}})",
+    );
+    let (recovered, listing) = comes_back_out_of(ceph).await;
+    let said = text(&recovered.stderr);
+    assert!(said.contains("no lease on orders-db") && said.contains("though told not to"), "{said}");
+    let parts: Vec<&str> = listing.lines().filter(|line| line.contains("/base/")).collect();
+    assert!(parts.len() > 1 && parts.iter().all(|line| line.ends_with(KMS_KEY)), "{listing}");
+}
+
 /// Backed up, archived, damaged, and restored to the moment before, with the same runbook whatever the cloud.
-async fn comes_back_out_of(server: impl Cloud) {
+async fn comes_back_out_of(server: impl Cloud) -> (Output, String) {
     let scene = Scene::new(server).await;
     scene.primary.sql("create table orders (id bigserial primary key, item text)").await;
     scene.primary.sql("insert into orders (item) select 'before ' || g from generate_series(1, 5000) g").await;
@@ -272,6 +325,7 @@ async fn comes_back_out_of(server: impl Cloud) {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         assert!(!text(&line).contains(secret), "in the process list: {}", text(&line));
     }
+    (recovered, before)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -436,6 +490,19 @@ async fn each_trouble_is_told_for_what_it_is() {
         .output()
         .unwrap();
     assert!(text(&output.stderr).contains("holds no WAL archive"), "{}", text(&output.stderr));
+}
+
+/// Amazon takes nothing without one into a bucket that locks what is written; neither moto nor Ceph minds.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_says_its_checksum() {
+    let (endpoint, heard) =
+        recording("HTTP/1.1 200 OK\r\nETag: \"e\"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+    let keys = Pair { access_key: Secret::new("a"), secret_key: Secret::new("s"), session_token: None };
+    let url = format!("s3://{BUCKET}/a?endpoint={endpoint}&patience=1s");
+    Bucket::open_with(&url, "", &Keys::Given(Given::S3(keys))).unwrap().swap("key", "one").await.unwrap();
+    let heard = text(&heard.lock().unwrap());
+    // As openssl has it of `one`.
+    assert!(heard.contains("x-amz-checksum-sha256: dpLDrTVAu4A8Ags67mbNiIcSMjTqDG5xQ8Ct1z/0Me0=\r\n"), "{heard}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

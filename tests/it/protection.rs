@@ -1,6 +1,8 @@
 //! What a provider does for a store, by looking at a real S3 server: each fault shows, and what cannot be seen is unknown.
 
-use std::path::PathBuf;
+mod ceph;
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,24 +34,7 @@ impl Place {
 
     /// The facts of the store `main`, opened with these keys; `asked` are more keys of it.
     fn look(&self, keys: &Pair, asked: &str, more: &str) -> Value {
-        std::fs::write(self.path("access"), keys.access_key.expose()).unwrap();
-        std::fs::write(self.path("secret"), keys.secret_key.expose()).unwrap();
-        let keys = "access_key = { file = \"access\" }\nsecret_key = { file = \"secret\" }\n";
-        let inventory = format!(
-            "format = 1\nservice = \"orders\"\n[stores.main]\nurl = \"{}\"\n{keys}{asked}\n{}\n[systems.orders-db]\n\
-             kind = \"postgres\"\nenvironment = \"test\"\nurl = {{ file = \"access\" }}\nbackups = {{ store = \"main\" }}\n\
-             restore = {{ directory = \"{}\" }}\n",
-            self.server.url("dr"),
-            more.replace("KEYS", keys),
-            self.path("restored").display(),
-        );
-        std::fs::write(self.path("lifeboat.toml"), inventory).unwrap();
-        let mut command = Command::new(program());
-        command.args(["check", "--stores-only", "--protection", "--json", "--inventory"]);
-        let output = command.arg(self.path("lifeboat.toml")).current_dir("/").output().unwrap();
-        let found = last_line(&output);
-        assert_eq!(found["stores"][0]["store"], "main", "{found:#} {}", text(&output.stderr));
-        found["stores"][0].clone()
+        look(self.home.path(), &self.server.url("dr"), keys, asked, more)
     }
 
     fn see(&self, asked: &str) -> Value {
@@ -71,6 +56,28 @@ impl Place {
         let (access, secret) = made.trim().split_once(' ').expect("a pair of keys");
         Pair { access_key: Secret::new(access), secret_key: Secret::new(secret), session_token: None }
     }
+}
+
+/// The facts of the store `main` at this URL, opened with these keys; `asked` are more keys of it, `more` other stores with
+/// KEYS for the same.
+fn look(home: &Path, url: &str, keys: &Pair, asked: &str, more: &str) -> Value {
+    std::fs::write(home.join("access"), keys.access_key.expose()).unwrap();
+    std::fs::write(home.join("secret"), keys.secret_key.expose()).unwrap();
+    let keys = "access_key = { file = \"access\" }\nsecret_key = { file = \"secret\" }\n";
+    let inventory = format!(
+        "format = 1\nservice = \"orders\"\n[stores.main]\nurl = \"{url}\"\n{keys}{asked}\n{}\n[systems.orders-db]\n\
+         kind = \"postgres\"\nenvironment = \"test\"\nurl = {{ file = \"access\" }}\nbackups = {{ store = \"main\" }}\n\
+         restore = {{ directory = \"{}\" }}\n",
+        more.replace("KEYS", keys),
+        home.join("restored").display(),
+    );
+    std::fs::write(home.join("lifeboat.toml"), inventory).unwrap();
+    let mut command = Command::new(program());
+    command.args(["check", "--stores-only", "--protection", "--json", "--inventory"]);
+    let output = command.arg(home.join("lifeboat.toml")).current_dir("/").output().unwrap();
+    let found = last_line(&output);
+    assert_eq!(found["stores"][0]["store"], "main", "{found:#} {}", text(&output.stderr));
+    found["stores"][0].clone()
 }
 
 #[track_caller]
@@ -179,6 +186,7 @@ async fn keys_may_do_what_they_must_and_no_more() {
     let prunes = place.keys("prune", &format!("[{read}, 's3:PutObject', 's3:DeleteObject']"));
     let may = |keys: &Pair, may: &str| place.look(keys, &format!("may = \"{may}\""), "");
     judged(&may(&reads, "read"), "rights", "ok", "only read");
+    judged(&may(&writes, "write"), "create-only", "ok", "does not write over");
     judged(&may(&writes, "write"), "rights", "ok", "write, and not delete");
     judged(&may(&prunes, "prune"), "rights", "ok", "write and delete");
     judged(&may(&writes, "read"), "rights", "missed", "should not write");

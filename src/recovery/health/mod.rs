@@ -162,6 +162,8 @@ pub enum Subject {
     Public,
     /// May the keys do what they must, and no more?
     Rights,
+    /// Does the server never write over what is there, when told not to? Leases hold by it.
+    CreateOnly,
     /// Is the copy elsewhere complete?
     Replica,
 }
@@ -186,6 +188,7 @@ impl Subject {
             Self::Lifecycle => "lifecycle",
             Self::Public => "public",
             Self::Rights => "rights",
+            Self::CreateOnly => "create-only",
             Self::Replica => "replica",
         }
     }

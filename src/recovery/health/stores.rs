@@ -161,6 +161,7 @@ fn judge(store: &Store, found: Found, now: DateTime<Utc>) -> StoreHealth {
         ]);
     }
     facts.push(rights(asked, &found.rights));
+    facts.extend(create_only(&found.rights));
     let rights = found.rights.and_then(Result::ok);
     let replica = match found.replica {
         Some((replica, Ok(compared))) => {
@@ -357,25 +358,40 @@ fn rights(asked: &Asked, seen: &Option<Seen<Rights>>) -> Fact {
         (false, true) => "delete, and not write",
         (false, false) => "only read",
     };
-    let wanted = match may {
-        May::Read => Rights { write: false, delete: false },
-        May::Write => Rights { write: true, delete: false },
-        May::Prune => Rights { write: true, delete: true },
+    let (may_write, may_delete) = match may {
+        May::Read => (false, false),
+        May::Write => (true, false),
+        May::Prune => (true, true),
     };
     let says = format!("these keys may {found}");
-    if (wanted.write && !seen.write) || (wanted.delete && !seen.delete) {
-        let lacks = if wanted.write && !seen.write { "no backup can be written" } else { "nothing can be pruned" };
+    if (may_write && !seen.write) || (may_delete && !seen.delete) {
+        let lacks = if may_write && !seen.write { "no backup can be written" } else { "nothing can be pruned" };
         return failed(subject, format!("{says}: {lacks}"), "give these keys the right to, or the store other keys");
     }
-    if seen == wanted {
+    if (seen.write, seen.delete) == (may_write, may_delete) {
         return ok(subject, says);
     }
-    let more = if seen.delete && !wanted.delete { "delete" } else { "write" };
+    let more = if seen.delete && !may_delete { "delete" } else { "write" };
     missed(
         subject,
         format!("{says}, and should not {more}: whoever steals them can"),
         "take the right from these keys; pruning has keys of its own",
     )
+}
+
+/// Of keys that may write, where something was tried.
+fn create_only(seen: &Option<Seen<Rights>>) -> Option<Fact> {
+    let subject = Subject::CreateOnly;
+    match seen.as_ref()?.as_ref().ok()?.creates_once? {
+        true => Some(ok(subject, "the server does not write over what is there, when told not to")),
+        false => Some(missed(
+            subject,
+            "the server writes over what is there, though told not to: a lease there keeps no second drill away, and of two \
+             who archive into one folder at the same moment the later wins",
+            "use a server that heeds If-None-Match (Ceph's RGW 16 does only where no versions are kept); until then see to \
+             it that one machine alone restores, and that each cluster archives into a folder of its own",
+        )),
+    }
 }
 
 fn copied(replica: &Replica, found: &ReplicaHealth) -> Fact {

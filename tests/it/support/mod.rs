@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 pub mod azurite;
+pub mod ceph;
 pub mod partition;
 pub mod postgres;
 pub mod pty;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lifeboat::clock;
@@ -92,20 +92,10 @@ impl S3 {
         server
     }
 
-    /// Runs a script with boto3, Amazon's own client, and returns what it prints. `client(service)` makes a client.
+    /// Runs a script with Amazon's own client, and returns what it prints. `client(service)` makes a client.
     pub fn boto(&self, script: &str) -> String {
-        let head = "import boto3, os\nclient = lambda service: boto3.client(service, endpoint_url=os.environ['ENDPOINT'], \
-                    region_name='us-east-1', verify=os.environ.get('CERTIFICATE', True))\n";
-        let mut command = Command::new(programs().join("python"));
-        command.args(["-c", &format!("{head}{script}")]).env("ENDPOINT", &self.endpoint);
-        if let Some(certificate) = &self.certificate {
-            command.env("CERTIFICATE", certificate);
-        }
-        command.env("AWS_ACCESS_KEY_ID", self.keys.access_key.expose());
-        command.env("AWS_SECRET_ACCESS_KEY", self.keys.secret_key.expose());
-        let output = command.output().expect("python runs");
-        assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), self.log());
-        String::from_utf8(output.stdout).expect("text")
+        let ran = boto(&self.endpoint, &self.keys, self.certificate.as_deref(), script);
+        ran.unwrap_or_else(|said| panic!("{said}\n{}", self.log()))
     }
 
     /// Every object's key, size and content hash, by Amazon's own client.
@@ -144,6 +134,24 @@ impl Drop for S3 {
         // It holds nothing but memory.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Runs a script with boto3, and returns what it prints, or what is wrong with it.
+pub fn boto(endpoint: &str, keys: &Pair, certificate: Option<&Path>, script: &str) -> Result<String, String> {
+    let head = "import boto3, os\nclient = lambda service: boto3.client(service, endpoint_url=os.environ['ENDPOINT'], \
+                region_name='us-east-1', verify=os.environ.get('CERTIFICATE', True))\n";
+    let mut command = Command::new(programs().join("python"));
+    command.args(["-c", &format!("{head}{script}")]).env("ENDPOINT", endpoint);
+    if let Some(certificate) = certificate {
+        command.env("CERTIFICATE", certificate);
+    }
+    command.env("AWS_ACCESS_KEY_ID", keys.access_key.expose());
+    command.env("AWS_SECRET_ACCESS_KEY", keys.secret_key.expose());
+    let output = command.output().expect("python runs");
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).expect("text")),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
     }
 }
 
@@ -228,10 +236,18 @@ async fn pass(to: TcpStream, from: TcpStream, left: &AtomicI64) -> bool {
 
 /// Answers every request with one and the same recorded answer.
 pub async fn recorded(answer: &'static str) -> String {
+    recording(answer).await.0
+}
+
+/// The same, with the heads of all requests.
+pub async fn recording(answer: &'static str) -> (String, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let all = Arc::clone(&heard);
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
+            let all = Arc::clone(&all);
             tokio::spawn(async move {
                 let mut request = Vec::new();
                 let mut buffer = [0; 4096];
@@ -241,9 +257,10 @@ pub async fn recorded(answer: &'static str) -> String {
                         _ => return,
                     }
                 }
+                all.lock().expect("what was heard").extend_from_slice(&request);
                 let _ = client.write_all(answer.as_bytes()).await;
             });
         }
     });
-    endpoint
+    (endpoint, heard)
 }
