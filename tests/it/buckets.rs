@@ -6,12 +6,13 @@ use std::process::{Command, Output};
 use futures::StreamExt as _;
 use lifeboat::event::Failure;
 use lifeboat::secret::Secret;
-use lifeboat::store::{AzureKey, Bucket, Given, Keys, Pair, StoreError, Trouble};
+use lifeboat::store::{AzureKey, Bucket, Given, GoogleKey, Keys, Pair, StoreError, Trouble};
 use lifeboat::system::postgres::wal::Location;
 use serde_json::Value;
 
 use crate::support::azurite::{Azurite, CONTAINER};
 use crate::support::ceph::{Ceph, KMS_KEY};
+use crate::support::gcs::{self, Gcs};
 use crate::support::postgres::{Primary, account, program, stop_hard, value};
 use crate::support::redis::{TestRedis, free_port, open_directory};
 use crate::support::s3::{BUCKET, Cutter, S3, recorded, recording};
@@ -106,6 +107,28 @@ impl Cloud for Azurite {
     fn secret(&self) -> String {
         let Given::Azure(AzureKey::Account(key)) = self.given() else { panic!("it has a key") };
         key.expose().to_owned()
+    }
+
+    fn listing(&self) -> String {
+        self.listing()
+    }
+}
+
+impl Cloud for Gcs {
+    fn url(&self, folder: &str) -> String {
+        self.url(folder)
+    }
+
+    fn given(&self) -> Given {
+        self.given()
+    }
+
+    fn keys_line(&self) -> &'static str {
+        "service_account = { file = \"secret\" }"
+    }
+
+    fn secret(&self) -> String {
+        self.owner.expose().to_owned()
     }
 
     fn listing(&self) -> String {
@@ -253,6 +276,11 @@ async fn a_service_comes_back_out_of_s3() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_comes_back_out_of_azure() {
     comes_back_out_of(Azurite::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_comes_back_out_of_what_stands_in_for_google() {
+    comes_back_out_of(Gcs::start().await).await;
 }
 
 /// Versions, a lock, and a key of a key service; the server overlooks create-only writes there, so that no lease holds.
@@ -551,4 +579,56 @@ async fn azure_keeps_what_is_written_whole_and_says_what_is_wrong() {
     }
     let nowhere = Bucket::open_with("az://acme-dr/x", "", &Keys::Given(server.given())).unwrap_err();
     assert!(nowhere.to_string().contains("?account=NAME"), "{nowhere}");
+}
+
+/// As far as a stand-in can show it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_for_google_keeps_what_is_written_whole_and_says_what_is_wrong() {
+    let server = Gcs::start().await;
+    let bucket = server.bucket("a/b");
+    bucket.create("lock", "one").await.unwrap();
+    assert!(matches!(bucket.create("lock", "two").await, Err(StoreError::Exists { .. })));
+    bucket.swap("lock", "three").await.unwrap();
+    assert_eq!(bucket.read("lock").await.unwrap(), "three");
+    let bytes: Vec<u8> = (0..20_u32 << 20).map(|n| (n / 4096) as u8).collect();
+    let mut upload = bucket.upload("big").await.unwrap();
+    for chunk in bytes.chunks(1 << 20) {
+        upload.write(chunk).await.unwrap();
+    }
+    assert!(!bucket.exists("big").await.unwrap());
+    let written = upload.finish().await.unwrap();
+    assert!(bucket.read_verified("big", written.digest).await.unwrap() == bytes);
+    assert_eq!(bucket.range("big", 5..9).await.unwrap(), bytes[5..9]);
+    let mut half = bucket.upload("half").await.unwrap();
+    half.write(&bytes).await.unwrap();
+    half.abandon().await.unwrap();
+    // More than one page of a listing.
+    for n in 0..20 {
+        bucket.create(&format!("wal/{n:02}"), "segment").await.unwrap();
+    }
+    assert_eq!(bucket.list("").await.unwrap().len(), 22);
+    assert_eq!(bucket.list("wal").await.unwrap().len(), 20);
+    bucket.delete("wal/07").await.unwrap();
+    assert!(!bucket.exists("wal/07").await.unwrap());
+
+    let open =
+        |key: Secret, url: &str| Bucket::open_with(url, "a/b", &Keys::Given(Given::Google(GoogleKey::Service(key))));
+    let writer = open(server.account("writer", &gcs::WRITE), &server.url("")).unwrap();
+    writer.create("wal/07", "again").await.unwrap();
+    for refused in [writer.swap("wal/07", "over").await, writer.delete("wal/07").await] {
+        let refused = Failure::from(refused.unwrap_err());
+        assert!(refused.what.contains("was refused") && refused.now.is_some(), "{refused:?}");
+    }
+    let nobody = Gcs::start().await.owner.clone();
+    for (key, url, expected) in [
+        (server.owner.clone(), server.url("").replace(gcs::BUCKET, "no-such"), Trouble::NoBucket),
+        (nobody, server.url(""), Trouble::Refused),
+        (server.account("blind", &["storage.objects.list"]), server.url(""), Trouble::Refused),
+        (server.owner.clone(), "gs://acme-dr?endpoint=http://127.0.0.1:1&patience=1s".to_owned(), Trouble::Unreachable),
+    ] {
+        let secret = key.expose().to_owned();
+        let (found, failure) = trouble(open(key, &url)).await;
+        assert_eq!(found, Some(expected), "{failure:?}");
+        assert!(!format!("{failure:?}").contains(&secret[100..200]), "{failure:?}");
+    }
 }

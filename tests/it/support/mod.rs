@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 pub mod azurite;
 pub mod ceph;
+pub mod gcs;
 pub mod partition;
 pub mod postgres;
 pub mod pty;
