@@ -3,10 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
+use http::{HeaderMap, StatusCode};
+use object_store::client::{HttpClient, HttpConnector as _, HttpRequest, ReqwestConnector};
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
 use super::StoreError;
 use super::keys::Given;
+use super::protection::Seen;
+use crate::event::causes;
 use crate::inventory::{BucketUrl, Cloud, Endpoint};
 use crate::mutant;
 
@@ -46,6 +51,41 @@ pub fn retries(url: &BucketUrl) -> RetryConfig {
 /// For the machine's own role: one without is silent, and soon given up.
 pub fn few_retries() -> RetryConfig {
     RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(5), ..RetryConfig::default() }
+}
+
+/// Bytes of an answer about a bucket's settings that are read at most; the longest, a thousand rules, are some hundred kB.
+const LONGEST: usize = 4 << 20;
+
+/// An answer about a bucket's settings.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    }
+}
+
+/// For questions about a bucket's settings, which are asked once: who looks will look again.
+pub fn asker(url: &BucketUrl) -> Seen<HttpClient> {
+    ReqwestConnector::default().connect(&client(url)).map_err(|error| error.to_string())
+}
+
+/// Asks, once.
+pub async fn ask(client: &HttpClient, request: HttpRequest) -> Seen<Answer> {
+    let response = client.execute(request).await.map_err(|error| causes(&error))?;
+    let (parts, body) = response.into_parts();
+    let (mut bytes, mut stream) = (Vec::new(), body.bytes_stream());
+    while let Some(chunk) = stream.try_next().await.map_err(|error| causes(&error))? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > LONGEST {
+            return Err("the server's answer does not end".to_owned());
+        }
+    }
+    Ok(Answer { status: parts.status, headers: parts.headers, body: bytes })
 }
 
 pub fn from_file(cloud: Cloud, bucket: &str, path: &Path) -> Result<Given, StoreError> {

@@ -162,7 +162,10 @@ impl Trouble {
             | "AccountIsDisabled"
             | "PublicAccessNotPermitted"
             | "UserProjectAccountProblem"
-            | "UserProjectInconsistent" => Self::Refused,
+            | "UserProjectInconsistent"
+            // Of Azure, of one of many that are deleted at once: a status in a code's place.
+            | "401"
+            | "403" => Self::Refused,
             // Of AWS `KMS.DisabledException` and its like, of Azure `KeyVault…`.
             code if code.starts_with("KMS") || code.starts_with("KeyVault") => Self::Key,
             _ => return None,

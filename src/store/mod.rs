@@ -4,9 +4,11 @@
 //! [`crate::inventory::StoreUrl`]'s to say.
 
 mod azure;
+mod azure_settings;
 mod cloud;
 mod error;
 mod google;
+mod google_settings;
 mod keys;
 mod lease;
 mod local;
@@ -46,7 +48,7 @@ pub use error::{StoreError, Trouble};
 pub use keys::{AzureKey, Given, GoogleKey, Keys, Pair};
 pub use lease::{Held, Lease, LeaseError, Terms};
 pub use manifest::{ManifestRead, Slot, manifest_made_for};
-pub use protection::{Exposure, Lock, Newest, Protection, ProviderEncryption, Rights, Rule, Seen};
+pub use protection::{Elsewhere, Exposure, Kept, Lock, Newest, Protection, ProviderEncryption, Rights, Rule, Seen};
 use seal::Sealer;
 pub use seal::{Encryption, Unreadable, is_of, is_sealed, made_for};
 
@@ -103,10 +105,10 @@ struct Directory {
 /// Where the keys of a bucket come from, for those that they are handed on to.
 #[derive(Clone)]
 enum Opener {
-    Lasting(Given),
     S3(AwsCredentialProvider),
-    Azure(AzureCredentialProvider),
-    Google(GcpCredentialProvider),
+    /// Also the key, when it is one that lasts.
+    Azure(AzureCredentialProvider, Option<AzureKey>),
+    Google(GcpCredentialProvider, Option<GoogleKey>),
 }
 
 impl std::fmt::Debug for Bucket {
@@ -134,14 +136,12 @@ impl Bucket {
                 Cloud::Azure => {
                     let (opened, key) = azure::open(found, keys)?;
                     let provider = Arc::clone(opened.store.credentials());
-                    let opener = key.map_or(Opener::Azure(provider), |key| Opener::Lasting(Given::Azure(key)));
-                    Ok(Self::remote(opened, opener, prefix))
+                    Ok(Self::remote(opened, Opener::Azure(provider, key), prefix))
                 }
                 Cloud::Google => {
                     let (opened, key) = google::open(found, keys)?;
                     let provider = Arc::clone(opened.store.credentials());
-                    let opener = key.map_or(Opener::Google(provider), |key| Opener::Lasting(Given::Google(key)));
-                    Ok(Self::remote(opened, opener, prefix))
+                    Ok(Self::remote(opened, Opener::Google(provider, key), prefix))
                 }
             },
         }
@@ -215,10 +215,11 @@ impl Bucket {
     pub async fn keys(&self) -> Result<Option<Given>, StoreError> {
         let Some(opener) = &self.opener else { return Ok(None) };
         let keys = match opener {
-            Opener::Lasting(given) => Ok(given.clone()),
             Opener::S3(provider) => s3::keys(provider).await,
-            Opener::Azure(provider) => azure::token(provider).await,
-            Opener::Google(provider) => google::token(provider).await,
+            Opener::Azure(_, Some(key)) => Ok(Given::Azure(key.clone())),
+            Opener::Azure(provider, None) => azure::token(provider).await,
+            Opener::Google(_, Some(key)) => Ok(Given::Google(key.clone())),
+            Opener::Google(provider, None) => google::token(provider).await,
         };
         keys.map(Some).map_err(|source| self.error("getting the keys for", "it", source))
     }

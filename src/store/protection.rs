@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use object_store::PutPayload;
 use serde::Serialize;
 
-use super::{Bucket, Opener, StoreError, s3_settings};
+use super::{Bucket, Opener, StoreError, azure_settings, google_settings, s3_settings};
 
 /// What was seen, or why it could not be.
 pub type Seen<T> = Result<T, String>;
@@ -15,14 +15,16 @@ pub type Seen<T> = Result<T, String>;
 pub struct Protection {
     /// By default, of what is written; `None`: not at all.
     pub encryption: Seen<Option<ProviderEncryption>>,
-    /// Does a deleted or overwritten object stay as an older version?
-    pub versions: Seen<bool>,
+    /// Of what is deleted or overwritten.
+    pub versions: Seen<Kept>,
     /// By default, of what is written; `None`: nothing is locked.
     pub lock: Seen<Option<Lock>>,
     /// What the provider deletes or moves by itself.
     pub lifecycle: Seen<Vec<Rule>>,
     pub public: Seen<Exposure>,
     pub newest: Seen<Option<Newest>>,
+    /// The provider's own copy in another place; `None` where there is none, or it is not told here.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 impl Protection {
@@ -35,28 +37,49 @@ impl Protection {
             lifecycle: Err(why.clone()),
             public: Err(why.clone()),
             newest: Err(why),
+            elsewhere: None,
         }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderEncryption {
     /// As the provider calls it: `AES256`, `aws:kms`.
     pub algorithm: String,
     /// Of the key service; absent when the provider's own is used.
-    pub key: Option<String>,
+    pub key: Seen<Option<String>>,
+}
+
+/// What becomes of what is deleted or overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    Not,
+    /// It stays as an older version.
+    Versions,
+    /// It can be brought back for so many days.
+    Days(u32),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Whatever is written is kept in more than one region from the start; in these words.
+    Regions(String),
+    /// What was written before this moment is in the second region.
+    Until(DateTime<Utc>),
 }
 
 /// Write once, read many.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lock {
-    /// `COMPLIANCE` or `GOVERNANCE`; absent when locks are possible and none is set by default.
+    /// As the provider calls it: `COMPLIANCE`; absent when locks are possible and none is set by default.
     pub mode: Option<String>,
+    /// Can somebody who has the right to it delete all the same?
+    pub may_be_lifted: bool,
     pub days: Option<u32>,
 }
 
 /// One rule that is switched on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub name: String,
     /// Of the keys that it is for.
@@ -71,7 +94,7 @@ pub struct Rule {
     pub aborts_uploads: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposure {
     /// By a policy or a list of grants, in these words; empty when it is not.
     pub open_to: Vec<String>,
@@ -106,13 +129,11 @@ impl Bucket {
     pub async fn protection(&self, newest: Option<&str>) -> Protection {
         match &self.opener {
             Some(Opener::S3(provider)) => s3_settings::look(self, provider, newest).await,
-            opener => {
-                let why = match opener {
-                    Some(_) => "Lifeboat does not look at this in clouds other than S3",
-                    None => "it is a directory of this machine: its disk and whoever runs the machine decide",
-                };
-                Protection::unknown(why.to_owned())
-            }
+            Some(Opener::Azure(provider, _)) => azure_settings::look(self, provider, newest).await,
+            Some(Opener::Google(provider, _)) => google_settings::look(self, provider, newest).await,
+            None => Protection::unknown(
+                "it is a directory of this machine: its disk and whoever runs the machine decide".to_owned(),
+            ),
         }
     }
 

@@ -2,20 +2,16 @@
 //! Source: Amazon S3 API Reference, `GetBucketEncryption` and its like, `HeadObject`.
 
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt as _;
-use http::{HeaderMap, Method, StatusCode};
+use http::Method;
 use object_store::aws::{AwsAuthorizer, AwsCredential, AwsCredentialProvider};
-use object_store::client::{HttpClient, HttpConnector as _, HttpRequest, HttpRequestBody, ReqwestConnector};
+use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::protection::{Exposure, Lock, Newest, Protection, ProviderEncryption, Rule, Seen};
-use super::{Bucket, cloud};
-use crate::event::causes;
+use super::Bucket;
+use super::cloud::{self, Answer};
+use super::protection::{Exposure, Kept, Lock, Newest, Protection, ProviderEncryption, Rule, Seen};
 use crate::inventory::{BucketUrl, StoreUrl};
-
-/// Bytes of an answer that are read at most; the longest of them, a thousand rules, are some hundred kB.
-const LONGEST: usize = 4 << 20;
 
 pub async fn look(bucket: &Bucket, provider: &AwsCredentialProvider, newest: Option<&str>) -> Protection {
     let asker = match Asker::new(bucket, provider).await {
@@ -28,7 +24,7 @@ pub async fn look(bucket: &Bucket, provider: &AwsCredentialProvider, newest: Opt
         Some(key) => asker.newest(key).await.map(Some),
         None => Ok(None),
     };
-    Protection { encryption, versions, lock, lifecycle, public, newest }
+    Protection { encryption, versions, lock, lifecycle, public, newest, elsewhere: None }
 }
 
 struct Asker {
@@ -51,7 +47,7 @@ impl Asker {
         let Ok(StoreUrl::Bucket(url)) = StoreUrl::parse(bucket.url()) else {
             return Err("its URL cannot be read again".to_owned());
         };
-        let client = ReqwestConnector::default().connect(&cloud::client(&url)).map_err(|error| error.to_string())?;
+        let client = cloud::asker(&url)?;
         let credential = provider.get_credential().await.map_err(|error| error.to_string())?;
         let region = url.region.as_deref().unwrap_or("us-east-1");
         // As the store itself is addressed.
@@ -63,7 +59,7 @@ impl Asker {
         Ok(Self { client, credential, url, root })
     }
 
-    async fn send(&self, method: Method, path: &str) -> Seen<(StatusCode, HeaderMap, Vec<u8>)> {
+    async fn send(&self, method: Method, path: &str) -> Seen<Answer> {
         let uri = format!("{}{path}", self.root);
         let request = http::Request::builder().method(method).uri(&uri).body(HttpRequestBody::empty());
         let mut request: HttpRequest = request.map_err(|error| format!("{uri}: {error}"))?;
@@ -71,16 +67,7 @@ impl Asker {
         AwsAuthorizer::new(&self.credential, "s3", region)
             .try_authorize(&mut request, None)
             .map_err(|error| format!("the question cannot be signed: {error}"))?;
-        let response = self.client.execute(request).await.map_err(|error| causes(&error))?;
-        let (parts, body) = response.into_parts();
-        let (mut bytes, mut body) = (Vec::new(), body.bytes_stream());
-        while let Some(chunk) = body.try_next().await.map_err(|error| causes(&error))? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > LONGEST {
-                return Err("the server's answer does not end".to_owned());
-            }
-        }
-        Ok((parts.status, parts.headers, bytes))
+        cloud::ask(&self.client, request).await
     }
 
     /// Asks for a part of the bucket's settings; `right` is what the keys need for it, `absent` the code for "there is none".
@@ -94,7 +81,7 @@ impl Asker {
     }
 
     async fn ask_text(&self, part: &str, right: &str, absent: &str) -> Seen<Said<String>> {
-        let (status, _, body) = self.send(Method::GET, &format!("?{part}")).await?;
+        let Answer { status, body, .. } = self.send(Method::GET, &format!("?{part}")).await?;
         let text = String::from_utf8_lossy(&body);
         if status.is_success() {
             return Ok(Said::Is(text.into_owned()));
@@ -118,13 +105,16 @@ impl Asker {
         };
         Ok(found.rules.into_iter().find_map(|rule| rule.default).map(|default| ProviderEncryption {
             algorithm: default.algorithm,
-            key: default.key.filter(|key| !key.is_empty()),
+            key: Ok(default.key.filter(|key| !key.is_empty())),
         }))
     }
 
-    async fn versions(&self) -> Seen<bool> {
+    async fn versions(&self) -> Seen<Kept> {
         let found = self.ask::<xml::Versioning>("versioning", "s3:GetBucketVersioning", "").await?;
-        Ok(matches!(found, Said::Is(found) if found.status.as_deref() == Some("Enabled")))
+        Ok(match found {
+            Said::Is(found) if found.status.as_deref() == Some("Enabled") => Kept::Versions,
+            _ => Kept::Not,
+        })
     }
 
     async fn lock(&self) -> Seen<Option<Lock>> {
@@ -138,7 +128,8 @@ impl Asker {
         }
         let kept = found.rule.and_then(|rule| rule.retention);
         let days = kept.as_ref().and_then(|kept| kept.days.or(kept.years.map(|years| years.saturating_mul(365))));
-        Ok(Some(Lock { mode: kept.and_then(|kept| kept.mode), days }))
+        let mode = kept.and_then(|kept| kept.mode);
+        Ok(Some(Lock { may_be_lifted: mode.as_deref() == Some("GOVERNANCE"), mode, days }))
     }
 
     async fn lifecycle(&self) -> Seen<Vec<Rule>> {
@@ -204,16 +195,16 @@ impl Asker {
             "" => key.to_owned(),
             prefix => format!("{prefix}/{key}"),
         };
-        let (status, headers, _) = self.send(Method::HEAD, &path).await?;
-        match status.as_u16() {
+        let found = self.send(Method::HEAD, &path).await?;
+        match found.status.as_u16() {
             200 => {}
             403 => return Err("these keys may not ask (s3:GetObject)".to_owned()),
             status => return Err(format!("the server says {status} of {key}")),
         }
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let header = |name: &str| found.header(name);
         let encryption = header("x-amz-server-side-encryption").map(|algorithm| ProviderEncryption {
             algorithm,
-            key: header("x-amz-server-side-encryption-aws-kms-key-id"),
+            key: Ok(header("x-amz-server-side-encryption-aws-kms-key-id")),
         });
         let until = header("x-amz-object-lock-retain-until-date");
         let locked_until = until.and_then(|at| DateTime::parse_from_rfc3339(&at).ok()).map(|at| at.with_timezone(&Utc));
@@ -430,5 +421,23 @@ mod xml {
     pub struct Grantee {
         #[serde(rename = "URI")]
         pub uri: Option<String>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_everybody;
+
+    #[test]
+    fn a_policy_is_for_everybody_when_it_allows_what_has_no_name() {
+        let policy = |effect: &str, whom: &str| {
+            names_everybody(&format!(r#"{{"Statement": [{{"Effect": "{effect}", "Action": "s3:GetObject"{whom}}}]}}"#))
+        };
+        assert!(policy("Allow", r#", "Principal": "*""#));
+        assert!(policy("Allow", r#", "Principal": {"AWS": ["arn:aws:iam::1:user/a", "*"]}"#));
+        assert!(policy("Allow", r#", "NotPrincipal": {"AWS": "arn:aws:iam::1:user/a"}"#));
+        assert!(!policy("Allow", r#", "Principal": {"AWS": "arn:aws:iam::1:user/a", "Service": "x.amazonaws.com"}"#));
+        assert!(!policy("Deny", r#", "Principal": "*""#));
+        assert!(names_everybody("no policy"));
     }
 }

@@ -1,6 +1,8 @@
 //! What a provider does for a store, by looking at a real S3 server: each fault shows, and what cannot be seen is unknown.
 
+mod azure;
 mod ceph;
+mod google;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,7 +36,7 @@ impl Place {
 
     /// The facts of the store `main`, opened with these keys; `asked` are more keys of it.
     fn look(&self, keys: &Pair, asked: &str, more: &str) -> Value {
-        look(self.home.path(), &self.server.url("dr"), keys, asked, more)
+        look(self.home.path(), &self.server.url("dr"), by(self.home.path(), keys), asked, more)
     }
 
     fn see(&self, asked: &str) -> Value {
@@ -58,15 +60,19 @@ impl Place {
     }
 }
 
-/// The facts of the store `main` at this URL, opened with these keys; `asked` are more keys of it, `more` other stores with
-/// KEYS for the same.
-fn look(home: &Path, url: &str, keys: &Pair, asked: &str, more: &str) -> Value {
+/// What an inventory says to open an S3 store, with these keys in files beside it.
+fn by(home: &Path, keys: &Pair) -> &'static str {
     std::fs::write(home.join("access"), keys.access_key.expose()).unwrap();
     std::fs::write(home.join("secret"), keys.secret_key.expose()).unwrap();
-    let keys = "access_key = { file = \"access\" }\nsecret_key = { file = \"secret\" }\n";
+    "access_key = { file = \"access\" }\nsecret_key = { file = \"secret\" }\n"
+}
+
+/// The facts of the store `main` at this URL, opened by what `keys` says; `asked` are more keys of it, `more` other stores
+/// with KEYS for the same.
+fn look(home: &Path, url: &str, keys: &str, asked: &str, more: &str) -> Value {
     let inventory = format!(
-        "format = 1\nservice = \"orders\"\n[stores.main]\nurl = \"{url}\"\n{keys}{asked}\n{}\n[systems.orders-db]\n\
-         kind = \"postgres\"\nenvironment = \"test\"\nurl = {{ file = \"access\" }}\nbackups = {{ store = \"main\" }}\n\
+        "format = 1\nservice = \"orders\"\n[stores.main]\nurl = \"{url}\"\n{keys}\n{asked}\n{}\n[systems.orders-db]\n\
+         kind = \"postgres\"\nenvironment = \"test\"\nurl = {{ env = \"NO_SUCH\" }}\nbackups = {{ store = \"main\" }}\n\
          restore = {{ directory = \"{}\" }}\n",
         more.replace("KEYS", keys),
         home.join("restored").display(),

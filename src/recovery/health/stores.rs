@@ -10,10 +10,13 @@ use super::{Fact, Subject};
 use crate::event::Failure;
 use crate::inventory::{Asked, Inventory, May, Replica, Store};
 use crate::recovery::collect::store_bucket;
-use crate::store::{Bucket, Object, Protection, ProviderEncryption, Rights, Seen, StoreError};
+use crate::store::{Bucket, Elsewhere, Kept, Object, Protection, ProviderEncryption, Rights, Seen, StoreError};
 
 /// Classes from which an object comes back only after hours.
 const FROZEN: [&str; 3] = ["GLACIER", "DEEP_ARCHIVE", "Archive"];
+
+/// A provider's own copy in a second region is late after this; Azure aims at a quarter of an hour.
+const LATE: TimeDelta = TimeDelta::hours(1);
 
 /// One store.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -173,8 +176,7 @@ fn judge(store: &Store, found: Found, now: DateTime<Utc>) -> StoreHealth {
             None
         }
         None => {
-            let says = "the inventory names no copy of this store (`replica`): what happens when its place is lost is not known";
-            facts.push(unknown(Subject::Replica, says));
+            facts.push(elsewhere(protection.elsewhere.as_ref(), now));
             None
         }
     };
@@ -190,8 +192,8 @@ fn encryption(asked: &Asked, protection: &Protection) -> Fact {
         (None, Err(why)) => return unknown(subject, why.clone()),
     };
     let words = |encryption: &ProviderEncryption| match &encryption.key {
-        Some(key) => format!("{} and the key {key}", encryption.algorithm),
-        None => encryption.algorithm.clone(),
+        Ok(Some(key)) => format!("{} and the key {key}", encryption.algorithm),
+        Ok(None) | Err(_) => encryption.algorithm.clone(),
     };
     match (found, &asked.kms_key) {
         (None, None) => missed(
@@ -204,7 +206,11 @@ fn encryption(asked: &Asked, protection: &Protection) -> Fact {
             format!("{of} is not encrypted, and the inventory asks for the key {key}"),
             "set the bucket's default encryption to that key; what was written before stays as it is",
         ),
-        (Some(found), Some(key)) if !found.key.as_ref().is_some_and(|used| same_key(used, key)) => missed(
+        (Some(ProviderEncryption { algorithm, key: Err(why) }), Some(key)) => unknown(
+            subject,
+            format!("{of} is encrypted with {algorithm}; whether with the key {key} is not known: {why}"),
+        ),
+        (Some(found), Some(key)) if !matches!(&found.key, Ok(Some(used)) if same_key(used, key)) => missed(
             subject,
             format!("{of} is encrypted with {}, and the inventory asks for the key {key}", words(&found)),
             "set the bucket's default encryption to that key; what was written before stays as it is",
@@ -219,10 +225,13 @@ fn same_key(a: &str, b: &str) -> bool {
     a == b || ((!a.contains(':') || !b.contains(':')) && id(a) == id(b))
 }
 
-fn versions(seen: &Seen<bool>) -> Fact {
+fn versions(seen: &Seen<Kept>) -> Fact {
     match seen {
-        Ok(true) => ok(Subject::Versions, "what is deleted or overwritten stays as an older version"),
-        Ok(false) => missed(
+        Ok(Kept::Versions) => ok(Subject::Versions, "what is deleted or overwritten stays as an older version"),
+        Ok(Kept::Days(days)) => {
+            ok(Subject::Versions, format!("what is deleted or overwritten can be brought back for {days} days"))
+        }
+        Ok(Kept::Not) => missed(
             Subject::Versions,
             "what is deleted is gone at once",
             "switch versioning on, with a lifecycle rule that removes old versions after some weeks",
@@ -238,10 +247,10 @@ fn lock(asked: &Asked, protection: &Protection, now: DateTime<Utc>) -> Fact {
         Err(why) => return unknown(subject, why.clone()),
     };
     let days = found.as_ref().and_then(|lock| lock.days);
-    let mode = found.as_ref().and_then(|lock| lock.mode.as_deref());
-    let says = match (days, mode) {
-        (Some(days), Some("GOVERNANCE")) => {
-            format!("nobody deletes what is written for {days} days, but for those who may lift the lock (GOVERNANCE)")
+    let lifted = found.as_ref().filter(|lock| lock.may_be_lifted).and_then(|lock| lock.mode.as_deref());
+    let says = match (days, lifted) {
+        (Some(days), Some(mode)) => {
+            format!("nobody deletes what is written for {days} days, but for those who may lift the lock ({mode})")
         }
         (Some(days), _) => format!("nobody can delete what is written for {days} days"),
         (None, _) => "what is written is not locked: whoever may delete can delete it".to_owned(),
@@ -268,16 +277,16 @@ fn lock(asked: &Asked, protection: &Protection, now: DateTime<Utc>) -> Fact {
 
 fn lifecycle(store: &Store, protection: &Protection, folders: &[String]) -> Fact {
     let subject = Subject::Lifecycle;
-    let rules = match &protection.lifecycle {
-        Ok(rules) => rules,
-        Err(why) => return unknown(subject, why.clone()),
-    };
     if let Ok(Some(newest)) = &protection.newest
         && let Some(class) = newest.class.as_deref().filter(|class| FROZEN.contains(class))
     {
         let says = format!("the newest object, {}, is in {class}: a restore would wait hours for it", newest.key);
         return failed(subject, says, "bring the backups back to a class that answers at once, and change the rule");
     }
+    let rules = match &protection.lifecycle {
+        Ok(rules) => rules,
+        Err(why) => return unknown(subject, why.clone()),
+    };
     let ours =
         |prefix: &str| folders.iter().any(|folder| folder.starts_with(prefix) || prefix.starts_with(folder.as_str()));
     let mut worst = None;
@@ -377,6 +386,30 @@ fn rights(asked: &Asked, seen: &Option<Seen<Rights>>) -> Fact {
         format!("{says}, and should not {more}: whoever steals them can"),
         "take the right from these keys; pruning has keys of its own",
     )
+}
+
+/// Where the inventory names no copy: the provider's own.
+fn elsewhere(found: Option<&Elsewhere>, now: DateTime<Utc>) -> Fact {
+    let subject = Subject::Replica;
+    let until = match found {
+        None => {
+            let says = "the inventory names no copy of this store (`replica`): what happens when its place is lost is not known";
+            return unknown(subject, says);
+        }
+        Some(Elsewhere::Regions(regions)) => return ok(subject, format!("the provider keeps it in {regions}")),
+        Some(Elsewhere::Until(until)) => *until,
+    };
+    let lag = (now - until).max(TimeDelta::zero());
+    let seconds = humantime::format_duration(Duration::from_secs(lag.num_seconds().unsigned_abs()));
+    let says = format!("the provider's copy in the second region has what was written until {seconds} ago");
+    match lag <= LATE {
+        true => ok(subject, says),
+        false => missed(
+            subject,
+            says,
+            "see what the provider says of its replication; what is newer would be lost with the region",
+        ),
+    }
 }
 
 /// Of keys that may write, where something was tried.

@@ -5,13 +5,13 @@ use lifeboat::store::{Bucket, Given, Held, Keys, Lease, StoreError, Terms};
 use serde_json::Value;
 use std::time::Duration;
 
-use super::{judged, look};
+use super::{by, judged, look};
 use crate::support::ceph::{Ceph, KMS_KEY};
 
 /// What comes of `asked`, by the owner's keys.
 fn seen(ceph: &Ceph, asked: &str) -> Value {
     let home = tempfile::tempdir().unwrap();
-    look(home.path(), &ceph.url("dr"), &ceph.keys, asked, "")
+    look(home.path(), &ceph.url("dr"), by(home.path(), &ceph.keys), asked, "")
 }
 
 fn versioned(ceph: &Ceph) {
@@ -123,7 +123,9 @@ async fn keys_of_ceph_may_do_what_a_policy_says_and_no_more() {
          client('s3').put_bucket_policy(Bucket=B, Policy=json.dumps({'Version': '2012-10-17', 'Statement': statements}))",
     );
     let home = tempfile::tempdir().unwrap();
-    let may = |keys: &_, may: &str| look(home.path(), &ceph.url("dr"), keys, &format!("may = \"{may}\""), "");
+    let may = |keys: &_, may: &str| {
+        look(home.path(), &ceph.url("dr"), by(home.path(), keys), &format!("may = \"{may}\""), "")
+    };
     judged(&may(&reads, "read"), "rights", "ok", "only read");
     judged(&may(&writes, "write"), "rights", "ok", "write, and not delete");
     judged(&may(&writes, "write"), "create-only", "ok", "does not write over");
@@ -179,7 +181,7 @@ async fn what_the_second_zone_does_not_have_yet_is_seen() {
     let more = format!("[stores.copy]\nurl = \"{}\"\nKEYS", ceph.url_at(1, "dr"));
     let look = |within: &str| {
         let asked = format!("replica = \"copy\"\nreplica_within = \"{within}\"");
-        look(home.path(), &ceph.url("dr"), &ceph.keys, &asked, &more)
+        look(home.path(), &ceph.url("dr"), by(home.path(), &ceph.keys), &asked, &more)
     };
     let there = Bucket::open_with(&ceph.url_at(1, "dr/orders-db"), "", &Keys::Given(Given::S3(ceph.keys.clone())));
     let (here, there) = (ceph.bucket("dr/orders-db"), there.unwrap());

@@ -17,7 +17,8 @@ use super::s3::programs as python;
 
 pub const BUCKET: &str = "acme-dr";
 
-/// Permissions of who takes backups.
+/// Permissions of who restores, and of who takes backups.
+pub const READ: [&str; 2] = ["storage.objects.get", "storage.objects.list"];
 pub const WRITE: [&str; 3] = ["storage.objects.get", "storage.objects.list", "storage.objects.create"];
 
 /// A server on loopback, gone when dropped.
