@@ -1,5 +1,7 @@
 //! Buckets behind a network: the whole way out of one with the real program, and everything that can be wrong with it.
 
+mod prune;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -228,6 +230,10 @@ restore = {{ directory = "{home}/restored/cache", port = {cache_port} }}
     }
 
     fn lifeboat(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the program runs")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(args);
         if let Given::S3(pair) = self.server.given() {
@@ -235,7 +241,8 @@ restore = {{ directory = "{home}/restored/cache", port = {cache_port} }}
         }
         command.envs(self.server.variables());
         command.env("LIFEBOAT_INVENTORY", self.path("lifeboat.toml")).env("LIFEBOAT_STATE_DIR", self.path("state"));
-        command.env("HOME", self.home.path()).current_dir(self.home.path()).output().expect("the program runs")
+        command.env("HOME", self.home.path()).current_dir(self.home.path());
+        command
     }
 
     fn done(&self, args: &[&str]) -> Output {

@@ -172,24 +172,32 @@ fn certify(certificate: &Path, key: &Path) {
 pub struct Cutter {
     pub endpoint: String,
     has_cut: Arc<AtomicBool>,
+    /// Bytes until it breaks off.
+    left: Arc<AtomicI64>,
 }
 
 impl Cutter {
     /// `again`: every later connection breaks off too, after as many bytes; otherwise the rest is passed on.
     pub async fn start(server: u16, bytes: i64, again: bool) -> Self {
-        Self::between(server, bytes, again, false).await
+        Self::between(server, bytes, if again { bytes } else { i64::MAX }, false).await
     }
 
     /// Breaks every connection off whose client has sent so many bytes.
     pub async fn of_uploads(server: u16, bytes: i64) -> Self {
-        Self::between(server, bytes, true, true).await
+        Self::between(server, bytes, bytes, true).await
     }
 
-    async fn between(server: u16, bytes: i64, again: bool, uploads: bool) -> Self {
+    /// Lets nothing pass any more once all clients together have sent so many bytes.
+    pub async fn for_good(server: u16, bytes: i64) -> Self {
+        Self::between(server, bytes, 0, true).await
+    }
+
+    /// After it has broken off, `then` is how many bytes pass until it does so again.
+    async fn between(server: u16, bytes: i64, then: i64, uploads: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         let left = Arc::new(AtomicI64::new(bytes));
-        let cutter = Self { endpoint, has_cut: Arc::default() };
+        let cutter = Self { endpoint, has_cut: Arc::default(), left: Arc::clone(&left) };
         let has_cut = Arc::clone(&cutter.has_cut);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -198,13 +206,18 @@ impl Cutter {
                 tokio::spawn(async move {
                     let (to, from) = if uploads { (server, client) } else { (client, server) };
                     if pass(to, from, &left).await {
+                        left.store(then, Ordering::Relaxed);
                         has_cut.store(true, Ordering::Relaxed);
-                        left.store(if again { bytes } else { i64::MAX }, Ordering::Relaxed);
                     }
                 });
             }
         });
         cutter
+    }
+
+    /// Bytes that may still pass.
+    pub fn left(&self) -> i64 {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// It has broken a connection off.
