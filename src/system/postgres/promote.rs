@@ -123,6 +123,7 @@ impl Promote {
         switch_to_promoted(&self.directory)?;
         // There is no way back to another point from here, and it would grow with every block that is written.
         target.forget_kept().map_err(|error| Failure::new("letting go of the kept base backup failed", error))?;
+        target.hand_over()?;
         self.settle(&client, &url, &marker, proof, began, found).await
     }
 

@@ -3,14 +3,16 @@ use std::time::Duration;
 
 use lifeboat::clock;
 use lifeboat::event::RecoveryTarget;
+use lifeboat::process::Spec;
 use lifeboat::secret::Secret;
 use lifeboat::system::postgres::restore::undo;
 use lifeboat::system::postgres::{Fence, Promote, Proof, Reporter, Restored, Url};
+use tokio_util::sync::CancellationToken;
 
 use super::fence::fence;
 use super::restore::{DIGEST, at, restore_of, run, shop};
 use crate::support::partition::Line;
-use crate::support::postgres::Primary;
+use crate::support::postgres::{Primary, account};
 
 pub fn promotion(restored: &Restored, proof: Proof) -> Promote {
     Promote {
@@ -54,6 +56,10 @@ async fn a_dropped_table_is_back_once_promoted() {
     assert_eq!(at(&restored, "show archive_mode").await, "off");
     assert_eq!(at(&restored, "show autovacuum").await, "on");
     assert_eq!(at(&restored, "show restore_command").await, "");
+    // Its next backup reads everything in its directory.
+    let closed = Spec::new("find").arg(&clone.directory).args(["!", "-readable"]).cwd("/").run_as(account());
+    let closed = closed.capture(4096, &CancellationToken::new()).await.unwrap();
+    assert_eq!((closed.end.success(), closed.stdout_text().as_str()), (true, ""), "{}", closed.stderr_text());
 
     // Again: nothing happens twice. And nothing wipes what now takes writes.
     let again = promotion(&restored, Proof::Source(primary.url.clone())).run().await.expect("it is found");

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -274,6 +275,23 @@ impl Target {
             account.map_or(Ok(()), |account| account.give(&stage))
         };
         renew().map_err(failed("preparing", &self.path))
+    }
+
+    /// Gives what is ours to the server's user: what that cannot read in its data directory, no backup of it gets past.
+    pub fn hand_over(&self) -> Result<(), Failure> {
+        let give = || {
+            let owner = std::fs::metadata(self.path.join("PG_VERSION"))?;
+            let mut left: Vec<PathBuf> = [OURS, MARKER, LOCK].map(|name| self.path.join(name)).into();
+            while let Some(path) = left.pop() {
+                std::os::unix::fs::lchown(&path, Some(owner.uid()), Some(owner.gid()))?;
+                if path.symlink_metadata()?.is_dir() {
+                    let entries = std::fs::read_dir(&path)?.map(|entry| entry.map(|entry| entry.path()));
+                    left.extend(entries.collect::<io::Result<Vec<PathBuf>>>()?);
+                }
+            }
+            Ok(())
+        };
+        if nix::unistd::geteuid().is_root() { give().map_err(failed("handing over", &self.path)) } else { Ok(()) }
     }
 
     /// `<directory>/.lifeboat/<name>`
