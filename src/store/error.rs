@@ -58,6 +58,8 @@ pub enum Trouble {
     Cut,
     /// The key of the provider's key service, by which it encrypts, does not do.
     Key,
+    /// The provider keeps what is there: a lock or a retention policy has not run out.
+    Locked,
     /// Any other answer.
     Answer,
 }
@@ -74,6 +76,7 @@ impl Trouble {
             Self::Tls => format!("the server of {bucket} is not trusted"),
             Self::Cut => format!("the connection broke off while {operation} {key} in {bucket}"),
             Self::Key => format!("the key that encrypts {bucket} cannot be used"),
+            Self::Locked => format!("{key} in {bucket} is locked"),
             Self::Answer => format!("{operation} {key} in {bucket} failed"),
         }
     }
@@ -129,6 +132,7 @@ impl Trouble {
                 "see whether the key is disabled or waits for its deletion, and enable it; these keys must be allowed to use it \
                  (of AWS: kms:Decrypt, and for backups kms:GenerateDataKey)"
             }
+            Self::Locked => "wait until the lock has run out, or keep backups longer than it lasts (`retain`)",
             _ => "look at the server's log, then retry",
         }
     }
@@ -166,6 +170,7 @@ impl Trouble {
             // Of Azure, of one of many that are deleted at once: a status in a code's place.
             | "401"
             | "403" => Self::Refused,
+            "RetentionPolicyNotMet" | "ObjectUnderActiveHold" | "BlobImmutableDueToPolicy" => Self::Locked,
             // Of AWS `KMS.DisabledException` and its like, of Azure `KeyVault…`.
             code if code.starts_with("KMS") || code.starts_with("KeyVault") => Self::Key,
             _ => return None,
@@ -182,6 +187,11 @@ impl StoreError {
     /// No answer came.
     pub(super) fn is_of_the_network(&self) -> bool {
         matches!(self, Self::Cloud { trouble: Trouble::Unreachable | Trouble::Tls | Trouble::Cut, .. })
+    }
+
+    /// The provider keeps what is there, whoever asks.
+    pub(super) fn is_locked(&self) -> bool {
+        matches!(self, Self::Cloud { trouble: Trouble::Locked, .. })
     }
 
     /// The keys may not do this, as against everything that keeps it from being told.
@@ -218,7 +228,13 @@ impl StoreError {
         let text = error.to_string();
         // What is deleted is answered object by object, and told in another way.
         let code = between(&text, "<Code>", "</Code>").or_else(|| between(&text, "(code: ", ")"));
-        let trouble = code.and_then(Trouble::of_code);
+        let trouble = match &text {
+            // Azure, of one of many that are deleted at once.
+            text if text.contains("immutable due to a policy") => Some(Trouble::Locked),
+            // Ceph, with the code of wrong keys.
+            text if text.contains("Failed to retrieve the actual key") => Some(Trouble::Key),
+            _ => code.and_then(Trouble::of_code),
+        };
         let (trouble, why) = match (error, trouble) {
             (_, Some(trouble)) => {
                 let said = between(&text, "<Message>", "</Message>").unwrap_or_default();

@@ -116,7 +116,8 @@ pub struct Newest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rights {
     pub write: bool,
-    pub delete: bool,
+    /// Not known where a lock keeps even what was tried.
+    pub delete: Option<bool>,
     /// Does the server refuse to create what is there, when told to? Not known where nothing may be written.
     pub creates_once: Option<bool>,
 }
@@ -148,8 +149,8 @@ impl Bucket {
         };
         let mut creates_once = None;
         let mut write = true;
-        // What the first leaves, the second may not write over.
-        for _ in 0..2 {
+        // What the first leaves, the others may not write over. Somebody else who looks may delete it in between, once.
+        for _ in 0..3 {
             match self.put_new(PROBE, PutPayload::new()).await {
                 Err(StoreError::Exists { .. }) => creates_once = Some(true),
                 result => {
@@ -161,7 +162,10 @@ impl Bucket {
                 break;
             }
         }
-        let delete = told(self.delete(PROBE).await)?;
+        let delete = match self.delete(PROBE).await {
+            Err(error) if error.is_locked() => None,
+            result => Some(told(result)?),
+        };
         Ok(Rights { write, delete, creates_once })
     }
 }

@@ -361,26 +361,29 @@ fn rights(asked: &Asked, seen: &Option<Seen<Rights>>) -> Fact {
         (Some(_), Some(Err(why))) => return unknown(subject, why.clone()),
         (Some(may), Some(Ok(seen))) => (may, *seen),
     };
-    let found = match (seen.write, seen.delete) {
-        (true, true) => "write and delete",
-        (true, false) => "write, and not delete",
-        (false, true) => "delete, and not write",
-        (false, false) => "only read",
-    };
     let (may_write, may_delete) = match may {
         May::Read => (false, false),
         May::Write => (true, false),
         May::Prune => (true, true),
     };
+    let delete = seen.delete.unwrap_or(may_delete);
+    let found = match (seen.write, seen.delete) {
+        (true, Some(true)) => "write and delete",
+        (true, Some(false)) => "write, and not delete",
+        (false, Some(true)) => "delete, and not write",
+        (false, Some(false)) => "only read",
+        (true, None) => "write; a lock keeps what they wrote, so that whether they may delete is not known",
+        (false, None) => "not write; a lock keeps what is there, so that whether they may delete is not known",
+    };
     let says = format!("these keys may {found}");
-    if (may_write && !seen.write) || (may_delete && !seen.delete) {
+    if (may_write && !seen.write) || (may_delete && !delete) {
         let lacks = if may_write && !seen.write { "no backup can be written" } else { "nothing can be pruned" };
         return failed(subject, format!("{says}: {lacks}"), "give these keys the right to, or the store other keys");
     }
-    if (seen.write, seen.delete) == (may_write, may_delete) {
-        return ok(subject, says);
+    if (seen.write, delete) == (may_write, may_delete) {
+        return if seen.delete.is_some() { ok(subject, says) } else { unknown(subject, says) };
     }
-    let more = if seen.delete && !may_delete { "delete" } else { "write" };
+    let more = if delete && !may_delete { "delete" } else { "write" };
     missed(
         subject,
         format!("{says}, and should not {more}: whoever steals them can"),

@@ -1,12 +1,16 @@
 //! The same by a real Ceph, whose gateway encrypts with keys of a key service, locks, and copies to another zone.
 
+use std::process::Command;
+use std::time::Duration;
+
 use lifeboat::clock::boot_now;
 use lifeboat::store::{Bucket, Given, Held, Keys, Lease, StoreError, Terms};
 use serde_json::Value;
-use std::time::Duration;
 
 use super::{by, judged, look};
 use crate::support::ceph::{Ceph, KMS_KEY};
+use crate::support::postgres::program;
+use crate::support::sandbox::text;
 
 /// What comes of `asked`, by the owner's keys.
 fn seen(ceph: &Ceph, asked: &str) -> Value {
@@ -38,6 +42,23 @@ async fn each_setting_of_a_bucket_of_ceph_shows() {
     ));
     judged(&seen(&ceph, &format!("kms_key = \"{KMS_KEY}\"")), "encryption", "ok", "aws:kms and the key backups");
     judged(&seen(&ceph, "kms_key = \"another\""), "encryption", "missed", "asks for the key another");
+
+    // Lifeboat asks for a key by the usual variables, and tells a key from the keys.
+    let home = tempfile::tempdir().unwrap();
+    let (keys, history) = (home.path().join("keys"), home.path().join("00000002.history"));
+    std::fs::write(&keys, ceph.given().to_file().expose()).unwrap();
+    std::fs::write(&history, "1\t0/3000000\tno recovery target specified\n").unwrap();
+    let push = |key: &str| {
+        let mut command = Command::new(program());
+        command.args(["wal", "push", "--store", &ceph.url("dr"), "--prefix", "orders-db", "--keys"]).arg(&keys);
+        command.arg(&history).env("AWS_SERVER_SIDE_ENCRYPTION", "aws:kms").env("AWS_SSE_KMS_KEY_ID", key);
+        command.output().unwrap()
+    };
+    let refused = push("another");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("the key that encrypts"), "{}", text(&refused.stderr));
+    let done = push(KMS_KEY);
+    assert!(done.status.success(), "{}", text(&done.stderr));
 
     versioned(&ceph);
     judged(&seen(&ceph, ""), "versions", "ok", "older version");

@@ -1,5 +1,6 @@
 //! The same by what stands in for Google.
 
+use lifeboat::event::Failure;
 use lifeboat::secret::Secret;
 use serde_json::{Value, json};
 
@@ -115,4 +116,12 @@ async fn accounts_of_google_may_do_what_they_must_and_no_more() {
     judged(&may(&prunes, "write"), "rights", "missed", "should not delete");
     judged(&may(&reads, "write"), "rights", "failed", "no backup can be written");
     judged(&may(&writes, "prune"), "rights", "failed", "nothing can be pruned");
+    // What a lock keeps nobody deletes, whatever their rights.
+    server.settings(json!({ "retentionPolicy": { "retentionPeriod": "86400" } }));
+    judged(&may(&prunes, "prune"), "rights", "unknown", "a lock keeps what they wrote");
+    judged(&may(&writes, "write"), "rights", "ok", "write, and not delete");
+    judged(&may(&prunes, "read"), "rights", "missed", "should not write");
+    server.bucket("dr").create("kept", "one").await.unwrap();
+    let refused = Failure::from(server.bucket("dr").delete("kept").await.unwrap_err());
+    assert!(refused.what.contains("is locked") && refused.now.unwrap().contains("retain"), "{}", refused.why);
 }
