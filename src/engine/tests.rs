@@ -20,6 +20,8 @@ mod probe;
 struct Bench {
     directory: tempfile::TempDir,
     runbook: String,
+    /// What runs of one is looked for on the whole machine: no two drills have the same.
+    drill: String,
 }
 
 impl Bench {
@@ -28,7 +30,7 @@ impl Bench {
             "format = 1\nid = \"bench\"\ntitle = \"Bench\"\nowner = \"us\"\nrevision = 1\nsystems = {{ db = \"postgres\" }}\n\n[variables.dir]\ndefault = \
              \"\"\n\n[[phases]]\ntitle = \"One\"\n{steps}"
         );
-        Self { directory: tempfile::tempdir().unwrap(), runbook }
+        Self { directory: tempfile::tempdir().unwrap(), runbook, drill: uuid::Uuid::now_v7().to_string() }
     }
 
     fn path(&self) -> &Path {
@@ -70,7 +72,7 @@ impl Bench {
     }
 
     fn begin(&self, unattended: Option<Unattended>) -> (Driver, Handle) {
-        let (driver, handle) = self.opening(unattended).begin(self.dir(), "d1".into()).unwrap();
+        let (driver, handle) = self.opening(unattended).begin(self.dir(), self.drill.clone()).unwrap();
         handle.commands.try_send(Command::Declare { reason: "test".into() }).unwrap();
         (driver, handle)
     }
@@ -338,7 +340,7 @@ async fn what_a_program_says_last_is_redacted_in_every_part_of_its_outcome() {
     let bench = Bench::new(&step("says", says));
     let opening = bench.opening(Some(Unattended::default()));
     opening.redactor.learn("hunter22");
-    let (driver, handle) = opening.begin(bench.dir(), "d1".into()).unwrap();
+    let (driver, handle) = opening.begin(bench.dir(), bench.drill.clone()).unwrap();
     handle.commands.try_send(Command::Declare { reason: "test".into() }).unwrap();
     assert_eq!(driver.run().await.unwrap(), RunEnd::Finished(Verdict::Failed));
     let journal: Vec<String> =
@@ -364,7 +366,7 @@ async fn row_10_no_event_tells_a_secret_whoever_said_it() {
     let mut opening = bench.opening(None);
     opening.redactor.learn(secret);
     opening.variables.insert("given".to_owned(), secret.to_owned());
-    let (driver, handle) = opening.begin(bench.dir(), "d1".into()).unwrap();
+    let (driver, handle) = opening.begin(bench.dir(), bench.drill.clone()).unwrap();
     let run = tokio::spawn(driver.run());
     let send = |command| handle.commands.try_send(command).unwrap();
     send(Command::Declare { reason: format!("because of {secret}") });
@@ -552,7 +554,7 @@ async fn a_command_gets_our_environment_but_not_what_the_inventory_keeps_secret(
     )
     .unwrap();
     opening.inventory = crate::inventory::load(&file).unwrap_or_else(|problems| panic!("{problems}"));
-    let (driver, handle) = opening.begin(bench.dir(), "d1".into()).unwrap();
+    let (driver, handle) = opening.begin(bench.dir(), bench.drill.clone()).unwrap();
     handle.commands.try_send(Command::Declare { reason: "test".into() }).unwrap();
     assert_eq!(driver.run().await.unwrap(), RunEnd::Finished(Verdict::Passed));
     let (seen, names) = (bench.file("log"), ["CARGO_PKG_VERSION", "LIFEBOAT_DRILL", "LIFEBOAT_VAR_DIR", "ADDED"]);
