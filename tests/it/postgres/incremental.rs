@@ -155,6 +155,7 @@ async fn where_no_incremental_backup_can_be_taken_a_full_one_is_and_says_why() {
     let refused = take(&primary, DAY).await;
     let why = refused.full_because.expect("a reason");
     assert!(why.contains("WAL summaries are required") && why.contains(&taken.backup.label), "{why}");
+    assert!(!why.contains("aborting backup"), "{why}");
     assert_eq!(refused.backup.parent, None);
     let last = take(&primary, DAY).await.backup;
     assert_eq!(last.parent, Some(refused.backup.label));

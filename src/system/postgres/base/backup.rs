@@ -309,7 +309,7 @@ impl Backup {
                 if came.load(Ordering::Relaxed) {
                     cut?;
                 }
-                Err(Failure::new("pg_basebackup failed", format!("{} ({end})", stderr.trim().replace('\n', "; ")))
+                Err(Failure::new("pg_basebackup failed", format!("{} ({end})", complaint(&stderr)))
                     .now("the role needs REPLICATION, and pg_hba.conf a line for it")
                     .into())
             }
@@ -442,6 +442,12 @@ async fn look(client: &Client, address: &str) -> Result<Source, PgError> {
             .collect(),
         bytes: u64::try_from(bytes).unwrap_or(0),
     })
+}
+
+/// What `pg_basebackup` said, on one line: the server's warnings are of how the backup ended, and not why.
+fn complaint(stderr: &str) -> String {
+    let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("WARNING:"));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Passes the tar on and keeps the last of what `pg_basebackup` said; also tells whether it went silent.
