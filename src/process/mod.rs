@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub use account::{Account, become_user};
 pub use find::{find_program, postgres_bin};
 pub use marked::living_with;
-pub use ports::free_ports;
+pub use ports::{free_ports, free_ports_in};
 
 use crate::clock;
 use crate::event::Stream;

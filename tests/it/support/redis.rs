@@ -31,11 +31,14 @@ fn give(path: &Path) {
     }
 }
 
+/// What the program gives itself lies above: a sandbox that starts beside does not take what a test was told.
+const PORTS: std::ops::Range<u16> = 10_000..15_000;
+
 /// One that no other test of this process was told.
 pub fn free_port() -> u16 {
     static TOLD: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
-        let [port] = lifeboat::process::free_ports().expect("a free port");
+        let [port] = lifeboat::process::free_ports_in(PORTS).expect("a free port");
         if TOLD.lock().expect("the ports").insert(port) {
             return port;
         }
