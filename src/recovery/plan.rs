@@ -184,7 +184,7 @@ impl View<'_> {
             reach.stored_bytes * segments.len() as u64 / reach.segments.len() as u64
         };
         Ok(Plan {
-            fetch_bytes: chain(self.backups, backup).map(|one| one.stored_bytes).sum::<u64>() + share,
+            fetch_bytes: chain(self.backups, backup).map(|one| one.stored_bytes).fold(share, u64::saturating_add),
             replay_bytes: end.0.saturating_sub(backup.start_lsn.0),
             loss,
             warnings,

@@ -29,14 +29,17 @@ struct Arriving(PathBuf);
 
 impl Arriving {
     fn beside(path: &Path) -> io::Result<(File, Self)> {
-        let mut number = std::process::id();
+        let (mut number, mut made) = (std::process::id(), false);
         loop {
             let mut name = path.as_os_str().to_owned();
             name.push(format!("#{number}"));
             match File::create_new(&name) {
                 Ok(file) => return Ok((file, Self(name.into()))),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number = number.wrapping_add(1),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => make(folder_of(path))?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !made => {
+                    make(folder_of(path))?;
+                    made = true;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -67,7 +70,8 @@ fn make(folder: &Path) -> io::Result<()> {
             make(folder_of(folder))?;
             make(folder)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // Else it is a link to what is not there: a disk that is not mounted.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
         Err(error) => Err(error),
         Ok(()) => sync(folder_of(folder)),
     }
@@ -103,6 +107,17 @@ mod tests {
         assert_eq!(create(&path, other).unwrap().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names()), ("one two", vec!["segment".into()]));
     }
+
+    #[test]
+    fn a_link_to_what_is_not_mounted_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/not/mounted", directory.path().join("wal")).unwrap();
+        for path in ["wal/segment", "wal/00000001/segment"] {
+            let piece = [Ok::<_, ()>(Bytes::from("x"))].into_iter();
+            assert!(create(&directory.path().join(path), piece).unwrap().is_err(), "{path}");
+        }
+    }
+
     #[tokio::test]
     async fn it_lies_where_the_store_looks_for_it() {
         let directory = tempfile::tempdir().unwrap();

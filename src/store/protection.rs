@@ -153,6 +153,10 @@ impl Bucket {
         for _ in 0..3 {
             match self.put_new(PROBE, PutPayload::new()).await {
                 Err(StoreError::Exists { .. }) => creates_once = Some(true),
+                // It is there, by the first or since an earlier look, and is not written over.
+                Err(error) if error.is_locked() || (creates_once.is_some() && error.is_refused()) => {
+                    creates_once = Some(true);
+                }
                 result => {
                     write = told(result)?;
                     creates_once = write.then_some(false);

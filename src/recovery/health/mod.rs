@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::collect::{Seen, see};
+use super::lineage::chain;
 use super::proof::{self, Tested};
 use crate::event::{Failure, Lsn, SystemWindow};
 use crate::inventory::{Inventory, System, SystemDetail};
@@ -343,7 +344,24 @@ async fn tested(seen: &Seen) -> Proven {
 
 async fn unread(seen: &Seen) -> Option<Unreadable> {
     let (folder, label) = proof::newest(&seen.window)?;
-    seen.bucket.read_manifest(&format!("{folder}/{label}/manifest.json")).await.ok()?.unread
+    let newest = match &seen.window {
+        SystemWindow::Postgres { backups, .. } => backups.iter().find(|backup| backup.label == label),
+        SystemWindow::Redis { .. } | SystemWindow::Managed { .. } => None,
+    };
+    let labels = match (newest, &seen.window) {
+        // All that it builds on takes a key too.
+        (Some(newest), SystemWindow::Postgres { backups, .. }) => {
+            chain(backups, newest).map(|one| one.label.clone()).collect()
+        }
+        _ => vec![label],
+    };
+    for label in labels {
+        let read = seen.bucket.read_manifest(&format!("{folder}/{label}/manifest.json")).await;
+        if let Some(unread) = read.ok().and_then(|read| read.unread) {
+            return Some(unread);
+        }
+    }
+    None
 }
 
 async fn began(seen: &Seen) -> Option<DateTime<Utc>> {

@@ -211,7 +211,9 @@ fn chained(mut found: Vec<Manifest>, objects: &[Object], warnings: &mut Vec<Stri
             && !usable.get(&parent.label).is_some_and(|parent| parent.is_parent_of(&manifest))
         {
             let key = Manifest::key(&parent.label);
+            let lacks = |parent: &Manifest| parent.lacks_checksums_of(&manifest);
             let is = match objects.iter().any(|object| object.key == key) {
+                _ if usable.get(&parent.label).is_some_and(lacks) => "from before its checksums",
                 _ if usable.contains_key(&parent.label) => "another backup now",
                 true => "not usable",
                 false => "gone",

@@ -183,12 +183,35 @@ async fn where_no_incremental_backup_can_be_taken_a_full_one_is_and_says_why() {
     assert!(sealed.full_because.unwrap().contains("is not encrypted"));
     let (sealed, next) = (sealed.backup.label, encrypted().await.unwrap().backup);
     assert_eq!(next.parent.as_ref(), Some(&sealed));
+    // Who has the new key alone is to read the new ones.
+    let (other, keys) = (Pair::new(&primary.path(""), "other"), primary.path("keys"));
+    let both = [&pair.file, &other.file].map(|file| std::fs::read_to_string(file).unwrap());
+    std::fs::write(&keys, both.concat()).unwrap();
+    let anew = primary.bucket().encrypted(encryption(&[&other], Some(&keys)));
+    let taken = Backup { full_every: Some(DAY), bucket: anew, ..primary.backup() }.run().await.unwrap();
+    assert!(taken.full_because.unwrap().contains(&format!("{sealed} is encrypted to others")));
     let key = format!("base/{sealed}/manifest.json");
     let clear = bucket.read_manifest(&key).await.unwrap().json;
     std::fs::write(primary.path("bucket/orders-db").join(key), clear).unwrap();
     let found = catalogue::list(&bucket).await.unwrap();
     let says = format!("backup {} is not usable: {sealed}, which it builds on, is another backup now", next.label);
     assert!(found.damaged.contains(&says), "{:?}", found.damaged);
+
+    // That checksums were switched on leaves no trace in the WAL.
+    let mut last = take(&primary, DAY).await.backup.label;
+    for (option, builds_on) in [("--disable", Some(last.clone())), ("--enable", None)] {
+        primary.down("fast").await;
+        primary.pg("pg_checksums", &[option, "-D", primary.data.to_str().unwrap()]).await;
+        primary.up().await;
+        let taken = take(&primary, DAY).await;
+        assert_eq!(taken.backup.parent, builds_on, "{option}: {:?}", taken.full_because);
+        let why = taken.full_because.unwrap_or_default();
+        assert!(
+            builds_on.is_some() || why.contains(&format!("{last} cannot be built upon: its pages have no checksums")),
+            "{why}"
+        );
+        last = taken.backup.label;
+    }
 
     primary.sql("alter system set summarize_wal = off").await;
     primary.sql("select pg_reload_conf()").await;

@@ -41,6 +41,11 @@ impl Oracle {
     }
 
     /// How PostgreSQL's documentation defines each target, over the order of the WAL.
+    /// When the last transaction ended.
+    pub fn last(&self) -> DateTime<Utc> {
+        self.ended.iter().map(|ended| ended.time).max().expect("some have ended")
+    }
+
     pub fn expect(&self, target: &RecoveryTarget, inclusive: bool) -> Expected {
         match target {
             RecoveryTarget::Latest => Expected::Kept(self.ended.len()),

@@ -104,7 +104,8 @@ impl Backup {
     /// What an incremental backup can be taken since; else why there is none, where one is asked for.
     async fn since(&self, source: &Source, now: DateTime<Utc>) -> (Option<Since>, Option<String>) {
         let Some(full_every) = self.full_every else { return (None, None) };
-        match Since::find(&self.bucket, &source.identity, source.summarizes, full_every, now).await {
+        match Since::find(&self.bucket, &source.identity, (source.summarizes, source.checksums), full_every, now).await
+        {
             Ok(since) => {
                 self.report.say(format!("only what changed since {} is taken", since.parent.label)).await;
                 (Some(since), None)

@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 use super::manifest::{Manifest, Parent};
 use crate::digest::Digest;
 use crate::event::{BaseBackup, Failure};
-use crate::store::Bucket;
+use crate::store::{self, Bucket};
 use crate::system::postgres::catalogue;
 use crate::system::postgres::error::PgError;
 use crate::system::postgres::identity::Identity;
@@ -35,7 +35,7 @@ impl Since {
     pub async fn find(
         bucket: &Bucket,
         source: &Identity,
-        summarizes: bool,
+        (summarizes, checksums): (bool, bool),
         full_every: Duration,
         now: DateTime<Utc>,
     ) -> Result<Self, String> {
@@ -62,8 +62,20 @@ impl Since {
             return Err(format!("{} backups follow one another since {} by now", chain.len(), full.label));
         }
         let Some(parent) = chain.last() else { return Err(unusable("it has no manifest".to_owned())) };
+        if checksums && !parent.data_checksums {
+            return Err(unusable("its pages have no checksums, and the source's have".to_owned()));
+        }
         if bucket.encryption().is_on() && !parent.is_sealed {
             return Err(unusable("it is not encrypted, and this one will be".to_owned()));
+        }
+        // Else it could be read by those alone who have the old keys too.
+        let recipients: Vec<String> = bucket.encryption().recipients().iter().map(|to| to.short()).collect();
+        for member in chain.iter().filter(|_| bucket.encryption().is_on()) {
+            let stored =
+                bucket.read(&Manifest::key(&member.label)).await.map_err(|error| unusable(error.to_string()))?;
+            if store::manifest_made_for(&stored).as_ref() != Some(&recipients) {
+                return Err(unusable(format!("{} is encrypted to others than this one will be", member.label)));
+            }
         }
         let raw = parent.read_backup_manifest(bucket).await.map_err(|failure| unusable(failure.to_string()))?;
         let file = NamedTempFile::new().and_then(|mut file| file.write_all(&raw).map(|()| file));

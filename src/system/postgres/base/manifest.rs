@@ -161,7 +161,14 @@ impl Manifest {
         let meant = |parent: &Parent| *parent == self.as_parent(parent.backup_manifest);
         // Else whoever can write there could put another backup into the place of an encrypted one.
         let is_as_safe = self.is_sealed || !child.is_sealed;
-        child.parent.as_ref().is_some_and(meant) && is_as_safe && self.system_identifier == child.system_identifier
+        let is_of_cluster = self.system_identifier == child.system_identifier;
+        child.parent.as_ref().is_some_and(meant) && is_as_safe && is_of_cluster && !self.lacks_checksums_of(child)
+    }
+
+    /// Checksums were switched on in between: that rewrites pages and leaves no trace in the WAL, so that `child` lacks them, and
+    /// what is made of both has pages that no server reads. `pg_combinebackup` before 19 only warns.
+    pub fn lacks_checksums_of(&self, child: &Self) -> bool {
+        child.data_checksums && !self.data_checksums
     }
 
     /// `backup_manifest` as PostgreSQL wrote it, out of the bucket. An error when it is not what `manifest.json` says.

@@ -70,7 +70,7 @@ impl Base {
             stop_lsn: manifest.stop_lsn,
             floor: manifest.floor,
             client_settings: manifest.client_settings,
-            bytes: chain.iter().map(|one| one.bytes).sum(),
+            bytes: chain.iter().map(|one| one.bytes).fold(0, u64::saturating_add),
             files: From::Parts { bucket, chain },
         })
     }
@@ -78,7 +78,7 @@ impl Base {
     /// Bytes of disk until the server is started: beside a chain lies what is made of it, which is no larger.
     pub fn room(&self) -> u64 {
         match &self.files {
-            From::Parts { chain, .. } if chain.len() > 1 => 2 * self.bytes,
+            From::Parts { chain, .. } if chain.len() > 1 => self.bytes.saturating_mul(2),
             _ => self.bytes,
         }
     }

@@ -127,7 +127,7 @@ impl Restore {
         let result = async {
             let parts = self.unpack_chain(&work, &chain, staging, stop).await?;
             self.run_program(&work, target, &parts, &combined, stop).await?;
-            remove(&chain)?;
+            remove(&chain).await?;
             let (place, stop) = (combined.clone(), stop.clone());
             let verified = tokio::task::spawn_blocking(move || verify::verify(&place, &stop)).await;
             let verified = verified.map_err(|error| Failure::new("verifying the base backup broke off", error))??;
@@ -139,7 +139,7 @@ impl Restore {
         let result = result.await;
         if result.is_err() {
             // The first failure is what is told; the next run begins with an empty directory anyway.
-            let _ = remove(&chain).and(remove(&combined));
+            let _ = remove(&chain).await.and(remove(&combined).await);
         }
         result
     }
@@ -226,8 +226,8 @@ fn write(path: &Path, bytes: &[u8], account: Option<&Account>) -> Result<(), Fai
     written.map_err(|error| Failure::new(format!("writing {} failed", path.display()), error))
 }
 
-fn remove(path: &Path) -> Result<(), Failure> {
-    match std::fs::remove_dir_all(path) {
+async fn remove(path: &Path) -> Result<(), Failure> {
+    match tokio::fs::remove_dir_all(path).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Failure::new(format!("removing {} failed", path.display()), error))
         }

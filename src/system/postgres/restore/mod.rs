@@ -266,7 +266,8 @@ impl Restore {
         }
         target.wipe(kept.as_deref()).await?;
         target.mark(&marker)?;
-        self.check_space(base, base.room())?;
+        // What is kept on this disk is taken again without a byte more.
+        self.check_space(base, if kept.is_some() { 0 } else { base.room() })?;
         let place = self.place(target, account)?;
         let counters = Arc::new(Counters::default());
         let busy = std::thread::available_parallelism().is_ok_and(|cores| cores.get() <= unpack::SIDE_BY_SIDE);
@@ -363,7 +364,7 @@ impl Restore {
             .map_err(|error| Failure::new("the free disk space cannot be read", error))?;
         let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
         let wal = (self.plan.segments.len() as u64 * base.wal_segment_bytes).min(LEAST_WAL);
-        let need = data + wal + RESERVE;
+        let need = data.saturating_add(wal).saturating_add(RESERVE);
         if free < need {
             let mib = |bytes: u64| bytes >> 20;
             let (all, data, wal, free) = (mib(need), mib(data), mib(wal), mib(free));

@@ -283,7 +283,11 @@ impl Target {
             let owner = std::fs::metadata(self.path.join("PG_VERSION"))?;
             let mut left: Vec<PathBuf> = [OURS, MARKER, LOCK].map(|name| self.path.join(name)).into();
             while let Some(path) = left.pop() {
-                std::os::unix::fs::lchown(&path, Some(owner.uid()), Some(owner.gid()))?;
+                match std::os::unix::fs::lchown(&path, Some(owner.uid()), Some(owner.gid())) {
+                    // The server, and whoever reads its WAL, work there.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    result => result?,
+                }
                 if path.symlink_metadata()?.is_dir() {
                     let entries = std::fs::read_dir(&path)?.map(|entry| entry.map(|entry| entry.path()));
                     left.extend(entries.collect::<io::Result<Vec<PathBuf>>>()?);
