@@ -1,4 +1,5 @@
-//! What Prometheus gets, by Prometheus' own programs: promtool, a server that scrapes and evaluates, a Pushgateway.
+//! What Prometheus gets, by Prometheus' own programs: promtool, a server that scrapes and evaluates, an
+//! Alertmanager, a Pushgateway.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -113,13 +114,30 @@ fn serve(place: &Place, inventory: &str, state: &str) -> (Running, String) {
     (Running(child), url.to_owned())
 }
 
-/// Scrapes that address every second, with our rules.
-fn prometheus(directory: &Path, scraped: &str) -> (Running, String) {
+/// Takes alerts, and tells nobody of them.
+fn alertmanager(directory: &Path) -> (Running, String) {
+    let config = json!({ "route": { "receiver": "people" }, "receivers": [{ "name": "people" }] });
+    std::fs::write(directory.join("alertmanager.yml"), config.to_string()).unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let start = |program: &str| {
+        let mut command = Command::new(program);
+        command.args(["--config.file=alertmanager.yml", "--storage.path=alerts", "--cluster.listen-address="]);
+        command.arg(format!("--web.listen-address={address}")).current_dir(directory);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    };
+    // Debian's name, and everybody else's.
+    let child = start("prometheus-alertmanager").or_else(|_| start("alertmanager"));
+    (Running(child.expect("these tests need alertmanager: run tests/run")), format!("http://{address}"))
+}
+
+/// Scrapes that address every second, with our rules, and tells that Alertmanager.
+fn prometheus(directory: &Path, scraped: &str, told: &str) -> (Running, String) {
     std::fs::write(directory.join("rules.yml"), rules::yaml(rules::PAGES)).unwrap();
-    let target = scraped.strip_prefix("http://").unwrap();
+    let [target, told] = [scraped, told].map(|url| url.strip_prefix("http://").unwrap());
     let config = json!({
         "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
         "rule_files": ["rules.yml"],
+        "alerting": { "alertmanagers": [{ "static_configs": [{ "targets": [told] }] }] },
         "scrape_configs": [{ "job_name": "lifeboat", "static_configs": [{ "targets": [target] }] }],
     });
     std::fs::write(directory.join("prometheus.yml"), config.to_string()).unwrap();
@@ -181,7 +199,9 @@ async fn every_query_of_the_dashboard_gives_data_of_a_sandbox_and_a_failed_job_a
 
     let (_served, url) = serve(&place, &inventory, &state);
     let page = get(&format!("{url}/metrics")).await;
-    let (_server, prometheus) = prometheus(home.path(), &url);
+    let (_manager, manager) = alertmanager(home.path());
+    get(&format!("{manager}/-/ready")).await;
+    let (_server, prometheus) = prometheus(home.path(), &url, &manager);
     get(&format!("{prometheus}/-/ready")).await;
     until(&prometheus, "lifeboat_collected_timestamp_seconds").await;
     let queries = queries();
@@ -217,6 +237,19 @@ async fn every_query_of_the_dashboard_gives_data_of_a_sandbox_and_a_failed_job_a
     assert_eq!(alert["annotations"]["summary"], "orders nightly: the newest run failed", "{alert:#}");
     let page = get(alert["annotations"]["runbook_url"].as_str().unwrap()).await;
     assert!(page.starts_with("LifeboatJobFailed (error)\n"), "{page}");
+    // And the one who tells people has heard it, with the same words.
+    let heard = async {
+        loop {
+            let told: Value =
+                serde_json::from_str(&get(&format!("{manager}/api/v2/alerts?active=true")).await).unwrap();
+            match told.as_array().unwrap().iter().find(|one| one["labels"] == alert["labels"]) {
+                Some(one) => break one.clone(),
+                None => clock::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    };
+    let heard = tokio::time::timeout(Duration::from_secs(60), heard).await.expect("the Alertmanager hears it");
+    assert_eq!(heard["annotations"], alert["annotations"], "{heard:#}");
 
     // By a file, whole at any moment; and pushed to a real gateway, in the place of what it had.
     let file = home.path().join("lifeboat.prom");
