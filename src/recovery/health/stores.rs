@@ -261,7 +261,8 @@ fn lock(asked: &Asked, protection: &Protection, now: DateTime<Utc>) -> Fact {
             None => ok(subject, format!("{says}; the inventory asks for no lock")),
         };
     };
-    let now_do = "set the bucket's default retention (object lock) to it; it counts for what is written from then on";
+    let now_do = "set the bucket's default retention to it (S3: object lock, Google: retention policy, Azure: immutability \
+                  policy); it counts for what is written from then on";
     let wanted_days = wanted.as_secs().div_ceil(86_400);
     if days.is_none_or(|days| u64::from(days) < wanted_days) {
         return missed(subject, format!("{says}; the inventory asks for {wanted_days} days"), now_do);
@@ -342,7 +343,7 @@ fn public(protection: &Protection) -> Fact {
         Ok(_) => missed(
             subject,
             "the bucket is closed, and nothing keeps it from being opened by mistake",
-            "block public access for the bucket, all four parts",
+            "block public access for the bucket (S3: all four parts; Google: public access prevention, enforced)",
         ),
         Err(why) => unknown(subject, why.clone()),
     }
