@@ -192,6 +192,12 @@ impl<C: Cloud> Scene<C> {
         scene
     }
 
+    /// Where the restored PostgreSQL answers.
+    fn restored(&self) -> Secret {
+        let socket = self.path("restored/db/.lifeboat/socket");
+        Secret::new(format!("postgresql://dba@/postgres?host={}&port={}", socket.display(), self.ports.0))
+    }
+
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.home.path().join(name)
     }
@@ -336,11 +342,7 @@ async fn comes_back_out_of(server: impl Cloud) -> (Output, String) {
 
     let recovered =
         scene.done(&["run", "recover.toml", "--headless", "--yes", "--json", "--var", &format!("target={target}")]);
-    let restored = Secret::new(format!(
-        "postgresql://dba@/postgres?host={}&port={}",
-        scene.path("restored/db/.lifeboat/socket").display(),
-        scene.ports.0
-    ));
+    let restored = scene.restored();
     let rows =
         value(&restored, "select count(*) filter (where item ~ '^(before|after)') || ' ' || count(*) from orders");
     assert_eq!(rows.await, "5100 5101");

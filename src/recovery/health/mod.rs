@@ -344,17 +344,13 @@ async fn tested(seen: &Seen) -> Proven {
 
 async fn unread(seen: &Seen) -> Option<Unreadable> {
     let (folder, label) = proof::newest(&seen.window)?;
-    let newest = match &seen.window {
-        SystemWindow::Postgres { backups, .. } => backups.iter().find(|backup| backup.label == label),
-        SystemWindow::Redis { .. } | SystemWindow::Managed { .. } => None,
-    };
-    let labels = match (newest, &seen.window) {
-        // All that it builds on takes a key too.
-        (Some(newest), SystemWindow::Postgres { backups, .. }) => {
-            chain(backups, newest).map(|one| one.label.clone()).collect()
-        }
-        _ => vec![label],
-    };
+    let mut labels = vec![label];
+    if let SystemWindow::Postgres { backups, .. } = &seen.window {
+        let newest = backups.iter().find(|backup| backup.label == labels[0]);
+        // What it builds on takes a key too.
+        labels
+            .extend(newest.into_iter().flat_map(|newest| chain(backups, newest).skip(1)).map(|one| one.label.clone()));
+    }
     for label in labels {
         let read = seen.bucket.read_manifest(&format!("{folder}/{label}/manifest.json")).await;
         if let Some(unread) = read.ok().and_then(|read| read.unread) {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lifeboat::clock::{boot_now, sleep};
-use lifeboat::secret::Secret;
 use serde_json::Value;
 
 use super::{Cloud, Scene};
@@ -159,10 +158,6 @@ async fn survives(server: impl Cloud) {
     assert_eq!(window["systems"][0]["backups"].as_array().unwrap().len(), 1, "{window}");
     assert_eq!(window["systems"][0]["gaps"].as_array().unwrap().len(), 0, "{window}");
     scene.done(&["run", "restore.toml", "--headless", "--yes", "--var", "target=latest"]);
-    let restored = Secret::new(format!(
-        "postgresql://dba@/postgres?host={}&port={}",
-        scene.path("restored/db/.lifeboat/socket").display(),
-        scene.ports.0
-    ));
+    let restored = scene.restored();
     assert_eq!(value(&restored, "select count(*)::text from orders").await, "3");
 }
